@@ -1,0 +1,6 @@
+//! Satellite data pipeline.
+#![allow(missing_docs)]
+pub mod actors;
+pub mod adapters;
+pub mod domain;
+pub mod node;
