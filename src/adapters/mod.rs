@@ -1,1 +1,3 @@
-//! adapters
+//! One door for each outer world: a small trait, its real implementation and a scripted twin.
+pub mod geotiff;
+pub mod imagery;

@@ -1,6 +1,10 @@
 //! Pure rules of the pipeline: no clock, no files, no network, no entropy, no runtime.
+pub mod chip_name;
 pub mod classes;
 pub mod failure;
+pub mod labels;
+pub mod manifest;
 pub mod result;
 pub mod scene;
 pub mod task;
+pub mod window;
