@@ -175,7 +175,8 @@ fn gdal_metadata(bands: &[&str], items: &[(&str, &str)]) -> String {
     let mut xml = String::from("<GDALMetadata>\n");
     for (i, band) in bands.iter().enumerate() {
         // Writing to a String cannot fail.
-        let _ = writeln!(xml, "  <Item name=\"DESCRIPTION\" sample=\"{i}\" role=\"description\">{}</Item>", escape(band));
+        let _ =
+            writeln!(xml, "  <Item name=\"DESCRIPTION\" sample=\"{i}\" role=\"description\">{}</Item>", escape(band));
     }
     for (name, value) in items {
         let _ = writeln!(xml, "  <Item name=\"{}\">{}</Item>", escape(name), escape(value));
@@ -236,8 +237,8 @@ fn compress(raw: &[u8], compression: Compression) -> Result<Vec<u8>, EncodeError
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
-    use gdal::{Dataset, Metadata};
     use gdal::raster::ResampleAlg;
+    use gdal::{Dataset, Metadata};
 
     use super::*;
 

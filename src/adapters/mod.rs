@@ -1,3 +1,4 @@
 //! One door for each outer world: a small trait, its real implementation and a scripted twin.
+pub mod dataset;
 pub mod geotiff;
 pub mod imagery;

@@ -102,9 +102,16 @@ fn expand(codec: Codec, raw: &[u8], out: &mut [u8]) -> Result<(), BlockError> {
         Codec::Zstd => zstd::bulk::decompress_to_buffer(raw, out).map_err(|e| corrupt(e.to_string()))?,
         Codec::Lzw => {
             let mut lzw = weezl::decode::Decoder::with_tiff_size_switch(weezl::BitOrder::Msb, 8);
-            let done = lzw.decode_bytes(raw, out);
-            done.status.map_err(|e| corrupt(e.to_string()))?;
-            done.consumed_out
+            let (mut used, mut filled) = (0, 0);
+            loop {
+                let step = lzw.decode_bytes(&raw[used..], &mut out[filled..]);
+                used += step.consumed_in;
+                filled += step.consumed_out;
+                let status = step.status.map_err(|e| corrupt(e.to_string()))?;
+                if !matches!(status, weezl::LzwStatus::Ok) || filled == out.len() {
+                    break filled;
+                }
+            }
         }
     };
     if got == out.len() { Ok(()) } else { Err(BlockError::Size { wanted: out.len(), got }) }

@@ -152,7 +152,9 @@ impl Reader<'_> {
             let block = self.blocks.get(&(down * self.cog.across() + across))?;
             let first = across * bw;
             match &**block {
-                Samples::U16(v) => copy_run(v.get(inner..inner + bw as usize)?, first, &cols[at..end], &mut out[at..end]),
+                Samples::U16(v) => {
+                    copy_run(v.get(inner..inner + bw as usize)?, first, &cols[at..end], &mut out[at..end])
+                }
                 Samples::U8(v) => {
                     let line = v.get(inner..inner + bw as usize)?;
                     for (o, c) in out[at..end].iter_mut().zip(&cols[at..end]) {
@@ -236,7 +238,10 @@ mod tests {
         let chip = PixelGrid { x0: 20.0, y0: -20.0, res: 10.0, width: 2, height: 2 };
         // Source values 1..: (row 0, col 0) = 1; centres at 0.75 and 1.25 source pixels from the origin.
         let at = |r: f64, c: f64| (100.0 * r + c + 1.0 + 0.5_f64).floor() as u16;
-        assert_eq!(cut(20.0, chip, Resampling::Bilinear), [at(0.75, 0.75), at(0.75, 1.25), at(1.25, 0.75), at(1.25, 1.25)]);
+        assert_eq!(
+            cut(20.0, chip, Resampling::Bilinear),
+            [at(0.75, 0.75), at(0.75, 1.25), at(1.25, 0.75), at(1.25, 1.25)]
+        );
     }
 
     #[test]

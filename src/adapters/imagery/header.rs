@@ -131,7 +131,10 @@ impl Cog {
                 Err(error) => match missing.get() {
                     None => return Err(error),
                     Some(at) if ended && at >= next.start => {
-                        return Err(not_usable(href, format!("the file ends before byte {at}, which its directory needs")));
+                        return Err(not_usable(
+                            href,
+                            format!("the file ends before byte {at}, which its directory needs"),
+                        ));
                     }
                     Some(at) => next = at..at + FIRST_READ,
                 },
@@ -192,7 +195,11 @@ fn parse(href: &str, reader: Sparse<'_>) -> Result<Cog, ImageryError> {
     let sample = match (bits, format) {
         (8, 1) => Sample::U8,
         (16, 1) => Sample::U16,
-        _ => return Err(refuse(format!("samples of {bits} bits, format {format}; only unsigned 8 and 16 bits are read"))),
+        _ => {
+            return Err(refuse(format!(
+                "samples of {bits} bits, format {format}; only unsigned 8 and 16 bits are read"
+            )));
+        }
     };
     let codec = one(tag(Tag::Compression)?, 1);
     let codec = match CompressionMethod::from_u16_exhaustive(u16::try_from(codec).unwrap_or(0)) {

@@ -114,8 +114,14 @@ impl Weighter<BlockKey, Arc<Samples>> for BlockWeight {
 }
 
 type Blocks = Cache<BlockKey, Arc<Samples>, BlockWeight>;
-type Guard<'a> =
-    PlaceholderGuard<'a, BlockKey, Arc<Samples>, BlockWeight, DefaultHashBuilder, DefaultLifecycle<BlockKey, Arc<Samples>>>;
+type Guard<'a> = PlaceholderGuard<
+    'a,
+    BlockKey,
+    Arc<Samples>,
+    BlockWeight,
+    DefaultHashBuilder,
+    DefaultLifecycle<BlockKey, Arc<Samples>>,
+>;
 
 /// Outcome of one block.
 pub type BlockResult = Result<Arc<Samples>, ImageryError>;
