@@ -1,1 +1,2 @@
-//! adapters
+//! Doors to the outer worlds: each a small interface, its real implementation, and a scripted twin.
+pub mod http;
