@@ -47,12 +47,14 @@ pub enum Refused {
 }
 
 impl Trust {
-    /// Nothing but public hosts, and these: the URLs the operator wrote. For a `file:` URL its folder is meant.
+    /// Nothing but public hosts, and these: the URLs the operator wrote. A `file:` URL means that folder.
     pub fn new(written: impl IntoIterator<Item = Url>) -> Self {
         let mut trust = Self::default();
-        for url in written {
+        for mut url in written {
             if url.scheme() == "file" {
-                trust.folders.extend(url.join(".").ok());
+                let folder = format!("{}/", url.path().trim_end_matches('/'));
+                url.set_path(&folder);
+                trust.folders.push(url);
             } else if let Some(host) = url.host_str() {
                 trust.hosts.insert(plain(host));
             }
@@ -246,7 +248,7 @@ mod tests {
         assert!(refused(&Trust::default(), "s3://bucket/key").contains("scheme `s3`"));
         assert!(refused(&Trust::default(), "file:///etc/passwd").contains("imagery.allow_file_hrefs"));
         assert!(Trust::default().file_hrefs(true).check(&"file:///data/a.tif".parse().unwrap()).is_ok());
-        let base = Trust::new(["file:///data/scenes/".parse().unwrap()]);
+        let base = Trust::new(["file:///data/scenes".parse().unwrap()]);
         assert!(base.check(&"file:///data/scenes/x/B02.tif".parse().unwrap()).is_ok());
         for outside in [
             "file:///data/other/B02.tif",
