@@ -1,1 +1,2 @@
-//! adapters
+//! One door per outer world, each a small trait with its real implementation.
+pub mod broker;
