@@ -5,3 +5,5 @@ pub mod dataset;
 pub mod geotiff;
 pub mod http;
 pub mod imagery;
+//! One door per outer world, each a small trait with its real implementation.
+pub mod broker;

@@ -7,6 +7,7 @@ pub mod failure;
 pub mod footprint;
 pub mod labels;
 pub mod manifest;
+pub mod ledger;
 pub mod result;
 pub mod scene;
 pub mod scene_query;
