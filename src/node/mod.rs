@@ -1,1 +1,2 @@
-//! node
+//! Wiring of a node: configuration, command line, one file per role.
+pub mod config;
