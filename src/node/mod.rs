@@ -1,2 +1,3 @@
 //! Wiring of a node: configuration, command line, one file per role.
+pub mod cli;
 pub mod config;
