@@ -1,1 +1,3 @@
-//! node
+//! Wiring of a node: configuration, command line, one file per role.
+pub mod cli;
+pub mod config;
