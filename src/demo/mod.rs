@@ -1,0 +1,10 @@
+//! An offline stand-in for the outer world: a made-up region of parcels, Sentinel-2-like scenes of it, and a server
+//! that answers as Earth Search and the object store behind it do.
+//!
+//! Contract: everything generated follows from a seed alone; nothing here needs a network beyond loopback.
+//! Trap: this room may use `domain`, and `node` may use this room; the worker's road never passes through it.
+
+mod error;
+pub mod server;
+
+pub use error::DemoError;
