@@ -1,1 +1,3 @@
 //! adapters
+pub mod crs;
+pub mod parcels;
