@@ -6,3 +6,6 @@ pub mod dataset;
 pub mod geotiff;
 pub mod http;
 pub mod imagery;
+//! adapters
+pub mod crs;
+pub mod parcels;

@@ -1,0 +1,309 @@
+//! Coordinate reference systems and the way from one to another (GDAL and PROJ behind it).
+//!
+//! Units: those of the two CRSs. Axes are always x then y, that is easting, northing or longitude, latitude,
+//! whatever order the authority declares.
+//! Contract: every point is transformed on its own. GDAL chooses among several datum operations by the mean
+//! of the points of a call, so a batch could move a point differently than the point alone; master and worker
+//! must agree to the bit. Grids are never fetched: PROJ's network access is off unless its own configuration
+//! turns it on, and nothing here does.
+//! Trap: GDAL's handles belong to the thread that made them. They live in a small cache per thread; a
+//! [`Transform`] is only the pair of names and may go anywhere.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use gdal::spatial_ref::{AxisMappingStrategy, CoordTransform, SpatialRef};
+
+use crate::domain::failure::Severity;
+use crate::domain::polygon::Envelope;
+
+/// Transforms that one thread keeps; the parcels' CRS to lon/lat and to a handful of UTM zones.
+const CACHED_PER_THREAD: usize = 32;
+
+/// Points per edge of an envelope that is transformed.
+const POINTS_PER_EDGE: u32 = 21;
+
+/// Why a CRS or a transformation cannot be used.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CrsError {
+    /// Neither code nor definition is understood.
+    #[error("CRS `{name}` is not known to PROJ: {reason}")]
+    Unknown {
+        /// `EPSG:n` or the beginning of the definition.
+        name: String,
+        /// GDAL's words.
+        reason: String,
+    },
+    /// The layer declares that it has none.
+    #[error(
+        "srs_id {0} does not name a defined CRS: assign the right one to the layer (for instance `ogr2ogr -a_srs`)"
+    )]
+    Undefined(i64),
+    /// No way between the two.
+    #[error("no transformation from `{from}` to `{to}`: {reason}")]
+    NoPath {
+        /// Source.
+        from: String,
+        /// Target.
+        to: String,
+        /// GDAL's words.
+        reason: String,
+    },
+    /// A point outside what the projection can express.
+    #[error("point ({x}, {y}) of `{from}` has no place in `{to}`")]
+    Point {
+        /// Source.
+        from: String,
+        /// Target.
+        to: String,
+        /// x in the source's units.
+        x: f64,
+        /// y.
+        y: f64,
+    },
+}
+
+impl CrsError {
+    /// A point concerns one task; everything else is wrong for every task of the node.
+    pub fn severity(&self) -> Severity {
+        match self {
+            Self::Point { .. } => Severity::Permanent,
+            Self::Unknown { .. } | Self::Undefined(_) | Self::NoPath { .. } => Severity::Fatal,
+        }
+    }
+}
+
+/// A coordinate reference system: its definition, checked once. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Crs(Arc<str>);
+
+impl Crs {
+    /// By EPSG code.
+    ///
+    /// # Errors
+    /// When PROJ does not know the code.
+    pub fn epsg(code: u32) -> Result<Self, CrsError> {
+        Self::checked(format!("EPSG:{code}"))
+    }
+
+    /// WGS 84 longitude and latitude in degrees.
+    pub fn lonlat() -> Self {
+        Self(Arc::from("EPSG:4326"))
+    }
+
+    /// By a row of `gpkg_spatial_ref_sys`: the EPSG code where there is one that PROJ knows, else the WKT.
+    ///
+    /// # Errors
+    /// For the undefined systems 0 and -1, and for rows that PROJ does not understand.
+    pub fn from_srs_row(srs_id: i64, organization: &str, code: i64, definition: &str) -> Result<Self, CrsError> {
+        let undefined = definition.trim().is_empty() || definition.trim().eq_ignore_ascii_case("undefined");
+        let epsg = u32::try_from(code).ok().filter(|_| organization.trim().eq_ignore_ascii_case("EPSG"));
+        match epsg.map(Self::epsg) {
+            Some(Ok(crs)) => Ok(crs),
+            Some(Err(error)) if undefined => Err(error),
+            None if undefined || srs_id == 0 || srs_id == -1 => Err(CrsError::Undefined(srs_id)),
+            _ => Self::checked(definition.trim().to_owned()),
+        }
+    }
+
+    /// What PROJ is given: `EPSG:n` or WKT.
+    pub fn definition(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether coordinates are degrees.
+    ///
+    /// # Errors
+    /// When the definition is not understood (not after a successful constructor).
+    pub fn is_geographic(&self) -> Result<bool, CrsError> {
+        Ok(self.spatial_ref()?.is_geographic())
+    }
+
+    /// Metres in one unit of x or y; `None` for degrees.
+    ///
+    /// # Errors
+    /// As [`Self::is_geographic`].
+    pub fn metres_per_unit(&self) -> Result<Option<f64>, CrsError> {
+        let srs = self.spatial_ref()?;
+        Ok((!srs.is_geographic()).then(|| srs.linear_units()))
+    }
+
+    fn checked(definition: String) -> Result<Self, CrsError> {
+        let crs = Self(Arc::from(definition));
+        crs.spatial_ref().map(|_| crs)
+    }
+
+    fn spatial_ref(&self) -> Result<SpatialRef, CrsError> {
+        let mut srs = SpatialRef::from_definition(&self.0)
+            .map_err(|e| CrsError::Unknown { name: self.to_string(), reason: e.to_string() })?;
+        srs.set_axis_mapping_strategy(AxisMappingStrategy::TraditionalGisOrder);
+        Ok(srs)
+    }
+}
+
+impl std::fmt::Display for Crs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.char_indices().nth(60) {
+            Some((end, _)) => write!(f, "{}…", &self.0[..end]),
+            None => f.write_str(&self.0),
+        }
+    }
+}
+
+struct Cached {
+    from: Crs,
+    to: Crs,
+    handle: CoordTransform,
+}
+
+thread_local! {
+    static HANDLES: RefCell<Vec<Cached>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The way from one CRS to another. `Send` and cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Transform {
+    from: Crs,
+    to: Crs,
+}
+
+impl Transform {
+    /// Checks that there is a way.
+    ///
+    /// # Errors
+    /// [`CrsError::NoPath`], or either CRS's own error.
+    pub fn new(from: &Crs, to: &Crs) -> Result<Self, CrsError> {
+        let transform = Self { from: from.clone(), to: to.clone() };
+        if !transform.is_identity() {
+            transform.with_handle(|_| ())?;
+        }
+        Ok(transform)
+    }
+
+    /// Whether points stay as they are.
+    pub fn is_identity(&self) -> bool {
+        self.from == self.to
+    }
+
+    /// Moves one point.
+    ///
+    /// # Errors
+    /// [`CrsError::Point`] when it has no place in the target CRS.
+    pub fn point(&self, point: [f64; 2]) -> Result<[f64; 2], CrsError> {
+        let mut points = [point];
+        self.points(&mut points)?;
+        Ok(points[0])
+    }
+
+    /// Moves points in place.
+    ///
+    /// # Errors
+    /// [`CrsError::Point`] for the first one without a place in the target CRS; the others before it have
+    /// been moved then.
+    pub fn points(&self, points: &mut [[f64; 2]]) -> Result<(), CrsError> {
+        self.try_points(points, |this, before| Err(this.no_place(before)))
+    }
+
+    /// Moves points in place; those without a place in the target CRS become NaN.
+    ///
+    /// # Errors
+    /// When the transformation itself cannot be made.
+    pub fn points_or_nan(&self, points: &mut [[f64; 2]]) -> Result<(), CrsError> {
+        self.try_points(points, |_, _| Ok([f64::NAN; 2]))
+    }
+
+    fn try_points(
+        &self,
+        points: &mut [[f64; 2]],
+        on_failure: impl Fn(&Self, [f64; 2]) -> Result<[f64; 2], CrsError>,
+    ) -> Result<(), CrsError> {
+        if self.is_identity() {
+            return match points.iter().find(|p| !finite(**p)) {
+                Some(_) => points.iter_mut().filter(|p| !finite(**p)).try_for_each(|p| {
+                    *p = on_failure(self, *p)?;
+                    Ok(())
+                }),
+                None => Ok(()),
+            };
+        }
+        self.with_handle(|handle| {
+            for point in points {
+                let (mut x, mut y) = ([point[0]], [point[1]]);
+                let ok = finite(*point) && handle.transform_coords(&mut x, &mut y, &mut []).is_ok();
+                let moved = [x[0], y[0]];
+                *point = if ok && finite(moved) { moved } else { on_failure(self, *point)? };
+            }
+            Ok(())
+        })?
+    }
+
+    /// Smallest envelope in the target CRS around the image of this one: its edges are walked with 21 points
+    /// each, and the result grows by 1 % of its size, which covers what an edge bulges out between them.
+    ///
+    /// # Errors
+    /// [`CrsError::Point`] when no point of the edge has a place there.
+    pub fn envelope(&self, envelope: Envelope) -> Result<Envelope, CrsError> {
+        if self.is_identity() {
+            return Ok(envelope);
+        }
+        let [w, s, e, n] = envelope;
+        let mut edge = Vec::with_capacity(4 * POINTS_PER_EDGE as usize);
+        for i in 0..POINTS_PER_EDGE {
+            let t = f64::from(i) / f64::from(POINTS_PER_EDGE - 1);
+            let (x, y) = (w + (e - w) * t, s + (n - s) * t);
+            edge.extend([[x, s], [x, n], [w, y], [e, y]]);
+        }
+        self.points_or_nan(&mut edge)?;
+        let placed = edge.iter().filter(|p| finite(**p));
+        let around = placed.fold([f64::INFINITY, f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY], |a, p| {
+            [a[0].min(p[0]), a[1].min(p[1]), a[2].max(p[0]), a[3].max(p[1])]
+        });
+        if around[0] > around[2] {
+            return Err(self.no_place([w, s]));
+        }
+        let (dx, dy) = ((around[2] - around[0]) * 0.01, (around[3] - around[1]) * 0.01);
+        Ok([around[0] - dx, around[1] - dy, around[2] + dx, around[3] + dy])
+    }
+
+    fn no_place(&self, [x, y]: [f64; 2]) -> CrsError {
+        let (from, to) = (self.from.to_string(), self.to.to_string());
+        CrsError::Point { from, to, x, y }
+    }
+
+    /// Runs `f` with this thread's handle, made on first use; the least recently made one goes when there
+    /// are too many.
+    fn with_handle<R>(&self, f: impl FnOnce(&CoordTransform) -> R) -> Result<R, CrsError> {
+        HANDLES.with_borrow_mut(|handles| {
+            let at = match handles.iter().position(|c| c.from == self.from && c.to == self.to) {
+                Some(at) => at,
+                None => {
+                    let handle = self.build()?;
+                    if handles.len() == CACHED_PER_THREAD {
+                        handles.remove(0);
+                    }
+                    handles.push(Cached { from: self.from.clone(), to: self.to.clone(), handle });
+                    handles.len() - 1
+                }
+            };
+            Ok(f(&handles[at].handle))
+        })
+    }
+
+    fn build(&self) -> Result<CoordTransform, CrsError> {
+        let (from, to) = (self.from.spatial_ref()?, self.to.spatial_ref()?);
+        CoordTransform::new(&from, &to).map_err(|e| CrsError::NoPath {
+            from: self.from.to_string(),
+            to: self.to.to_string(),
+            reason: e.to_string(),
+        })
+    }
+}
+
+fn finite([x, y]: [f64; 2]) -> bool {
+    x.is_finite() && y.is_finite()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "crs_tests.rs"]
+mod tests;

@@ -1,0 +1,211 @@
+//! Parcels in a GeoPackage file, by SQLite alone.
+//!
+//! Contract: `Send + Sync`; every caller works on a connection of its own, taken from a shelf and put back, so
+//! there are as many as there were callers at the same time.
+//! Trap: without a usable R-tree in the file the first [`ParcelSource::cell`] reads the whole table to make one
+//! in memory, about 60 bytes per row.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, Row};
+
+use super::index::{self, Envelopes};
+use super::labels::Labeller;
+use super::layer::{self, LayerChoice, LayerInfo};
+use super::place::{self, Places};
+use super::sql::{self, from_sqlite};
+use super::{MAX_CELL_PARCELS, ParcelError, ParcelSource, ScanProgress, blob, query, scan};
+use crate::domain::class_table::ClassTable;
+use crate::domain::parcel::{Parcel, ScannedParcel};
+use crate::domain::polygon::{Envelope, Polygon};
+
+/// How the file is opened.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OpenOptions {
+    /// Layer and columns.
+    pub choice: LayerChoice,
+    /// Nobody changes the file while this node runs: no locks, memory-mapped.
+    pub assume_immutable: bool,
+}
+
+/// A connection and what goes with it.
+#[derive(Debug)]
+struct Reader {
+    db: Connection,
+    labeller: Labeller,
+}
+
+/// How rows of a cell are found.
+#[derive(Debug)]
+enum Finder {
+    Rtree { sql: String },
+    Memory { sql: String, envelopes: Mutex<Option<Arc<Envelopes>>> },
+}
+
+/// An opened GeoPackage.
+#[derive(Debug)]
+pub struct GeoPackage {
+    path: PathBuf,
+    options: OpenOptions,
+    classes: Arc<ClassTable>,
+    layer: LayerInfo,
+    places: Places,
+    finder: Finder,
+    shelf: Mutex<Vec<Reader>>,
+}
+
+impl GeoPackage {
+    /// Opens `path` and finds the layer.
+    ///
+    /// # Errors
+    /// Anything that makes the file, its layer or its CRS unusable.
+    pub fn open(path: &Path, options: OpenOptions, classes: Arc<ClassTable>) -> Result<Self, ParcelError> {
+        let db = sql::open(path, options.assume_immutable)?;
+        let layer = layer::choose(&db, path, &options.choice)?;
+        let places = Places::new(&layer.crs).map_err(|source| ParcelError::LayerCrs {
+            path: path.to_owned(),
+            layer: layer.name.clone(),
+            source: Box::new(source),
+        })?;
+        let finder = match index::trusted_rtree(&db, path, &layer)? {
+            Some(rtree) => Finder::Rtree { sql: query::rtree_sql(&layer, &rtree) },
+            None => Finder::Memory { sql: query::row_sql(&layer), envelopes: Mutex::default() },
+        };
+        let reader = Reader { db, labeller: Labeller::new(Arc::clone(&classes)) };
+        let shelf = Mutex::new(vec![reader]);
+        Ok(Self { path: path.to_owned(), options, classes, layer, places, finder, shelf })
+    }
+
+    /// Whether cells are found by the file's own R-tree.
+    pub fn has_rtree(&self) -> bool {
+        matches!(self.finder, Finder::Rtree { .. })
+    }
+
+    /// Runs `f` with a connection that nobody else uses meanwhile. After an error the connection is dropped:
+    /// a stale file handle does not get better.
+    fn with_reader<R>(&self, f: impl FnOnce(&mut Reader) -> Result<R, ParcelError>) -> Result<R, ParcelError> {
+        let shelved = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut reader = match shelved {
+            Some(reader) => reader,
+            None => Reader {
+                db: sql::open(&self.path, self.options.assume_immutable)?,
+                labeller: Labeller::new(Arc::clone(&self.classes)),
+            },
+        };
+        let result = f(&mut reader)?;
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+        Ok(result)
+    }
+
+    fn sqlite(&self, source: rusqlite::Error) -> ParcelError {
+        from_sqlite(&self.path, source)
+    }
+
+    /// Calls `each` for the rows that may meet the box and tells how many there are, up to one more than
+    /// allowed.
+    fn rows_near(
+        &self,
+        db: &Connection,
+        area: Envelope,
+        each: &mut dyn FnMut(&Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<usize, ParcelError> {
+        let limit = MAX_CELL_PARCELS + 1;
+        match &self.finder {
+            Finder::Rtree { sql } => rtree_rows(db, sql, area, limit, each).map_err(|e| self.sqlite(e)),
+            Finder::Memory { sql, envelopes } => {
+                let ids = index::ids(&*self.envelopes(db, envelopes)?, area, limit);
+                listed_rows(db, sql, &ids, each).map_err(|e| self.sqlite(e))?;
+                Ok(ids.len())
+            }
+        }
+    }
+
+    /// The index in memory, made by whoever needs it first; others wait for it.
+    fn envelopes(&self, db: &Connection, slot: &Mutex<Option<Arc<Envelopes>>>) -> Result<Arc<Envelopes>, ParcelError> {
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(envelopes) = &*slot {
+            return Ok(Arc::clone(envelopes));
+        }
+        tracing::info!(layer = %self.layer.name, "the layer has no usable R-tree: indexing it in memory");
+        let envelopes = Arc::new(index::build(db, &self.path, &self.layer)?);
+        *slot = Some(Arc::clone(&envelopes));
+        Ok(envelopes)
+    }
+}
+
+fn rtree_rows(
+    db: &Connection,
+    sql: &str,
+    [w, s, e, n]: Envelope,
+    limit: usize,
+    each: &mut dyn FnMut(&Row<'_>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<usize> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query((w, e, s, n, limit as i64))?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        each(row)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn listed_rows(
+    db: &Connection,
+    sql: &str,
+    ids: &[i64],
+    each: &mut dyn FnMut(&Row<'_>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let mut statement = db.prepare_cached(sql)?;
+    for id in ids {
+        let mut rows = statement.query([id])?;
+        if let Some(row) = rows.next()? {
+            each(row)?;
+        }
+    }
+    Ok(())
+}
+
+impl ParcelSource for GeoPackage {
+    fn layer(&self) -> &LayerInfo {
+        &self.layer
+    }
+
+    fn scan(
+        &self,
+        sink: &mut dyn FnMut(&ScannedParcel),
+        progress: &mut dyn FnMut(ScanProgress) -> ControlFlow<()>,
+    ) -> Result<u64, ParcelError> {
+        let sql = query::scan_sql(&self.layer);
+        self.with_reader(|reader| {
+            let reader = (&mut reader.db, &mut reader.labeller);
+            scan::scan(reader, (&sql, &self.path), &self.places, self.layer.row_estimate, sink, progress)
+        })
+    }
+
+    fn cell(&self, bbox: [f64; 4], margin_m: f64) -> Result<Vec<Parcel>, ParcelError> {
+        let area = self.places.search_box(bbox, margin_m)?;
+        self.with_reader(|Reader { db, labeller }| {
+            let mut parcels: Vec<Parcel> = Vec::new();
+            let mut shape = Polygon::default();
+            let mut take = |row: &Row<'_>| -> rusqlite::Result<()> {
+                let Ok(bytes) = query::geometry(row)? else { return Ok(()) };
+                if blob::parse(bytes, &mut shape).is_err() || !index::shape_meets(&shape, &area) {
+                    return Ok(());
+                }
+                let Ok(point) = place::point(&shape) else { return Ok(()) };
+                let name = || row.get_ref(4).unwrap_or(rusqlite::types::ValueRef::Null);
+                let class = labeller.classify(row.get_ref(3)?, name).class();
+                let shape = std::mem::take(&mut shape);
+                parcels.push(Parcel { id: row.get(0)?, class, shape, point, lonlat: point });
+                Ok(())
+            };
+            if self.rows_near(db, area, &mut take)? > MAX_CELL_PARCELS {
+                return Err(ParcelError::CellTooLarge { bbox, limit: MAX_CELL_PARCELS });
+            }
+            place::finish(parcels, &self.places)
+        })
+    }
+}

@@ -1,0 +1,206 @@
+//! A polygon or multipolygon in any plane CRS: all its rings in one flat buffer.
+//!
+//! Units: those of the CRS (metres or degrees); x is easting or longitude, y northing or latitude.
+//! Contract: "inside" is the even-odd rule over all rings, whatever their orientation; a ring is closed
+//! implicitly, so a repeated last point is harmless. Rings know whether they are holes, which only area and
+//! centroid use (an outer ring counts positive, a hole negative).
+//! Trap: coordinates of millions of metres lose digits in the shoelace formula: sums run over differences to
+//! the polygon's first point.
+
+/// `[min x, min y, max x, max y]`.
+pub type Envelope = [f64; 4];
+
+/// One ring: where it ends in the buffer, and its role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ring {
+    end: u32,
+    hole: bool,
+}
+
+/// Rings of a (multi)polygon. The default value is empty.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Polygon {
+    xy: Vec<[f64; 2]>,
+    rings: Vec<Ring>,
+}
+
+impl Polygon {
+    /// A polygon without holes.
+    pub fn from_ring(ring: impl IntoIterator<Item = [f64; 2]>) -> Self {
+        let mut polygon = Self::default();
+        polygon.push_ring(ring, false);
+        polygon
+    }
+
+    /// Adds a ring; `hole` says that it is cut out of the last ring that is not a hole. Rings without points
+    /// are ignored.
+    pub fn push_ring(&mut self, ring: impl IntoIterator<Item = [f64; 2]>, hole: bool) {
+        self.xy.extend(ring);
+        self.close_ring(hole);
+    }
+
+    /// Room for `points` more points.
+    pub fn reserve(&mut self, points: usize) {
+        self.xy.reserve(points);
+    }
+
+    /// Adds one point to the ring being built; [`Self::close_ring`] ends that ring.
+    pub fn push_point(&mut self, point: [f64; 2]) {
+        self.xy.push(point);
+    }
+
+    /// Ends the ring being built.
+    pub fn close_ring(&mut self, hole: bool) {
+        let end = self.xy.len() as u32;
+        if self.rings.last().map_or(0, |r| r.end) < end {
+            self.rings.push(Ring { end, hole });
+        }
+    }
+
+    /// Forgets everything and keeps the memory.
+    pub fn clear(&mut self) {
+        self.xy.clear();
+        self.rings.clear();
+    }
+
+    /// Whether there is no ring.
+    pub fn is_empty(&self) -> bool {
+        self.rings.is_empty()
+    }
+
+    /// The rings in file order, with `true` for a hole.
+    pub fn rings(&self) -> impl Iterator<Item = (&[[f64; 2]], bool)> + Clone {
+        let mut start = 0usize;
+        self.rings.iter().map(move |ring| {
+            let points = &self.xy[start..ring.end as usize];
+            start = ring.end as usize;
+            (points, ring.hole)
+        })
+    }
+
+    /// Every point of every ring.
+    pub fn points(&self) -> &[[f64; 2]] {
+        &self.xy
+    }
+
+    /// Every point of every ring, to move them into another CRS.
+    pub fn points_mut(&mut self) -> &mut [[f64; 2]] {
+        &mut self.xy
+    }
+
+    /// Smallest box around all points; `None` when empty.
+    pub fn envelope(&self) -> Option<Envelope> {
+        envelope_of(&self.xy)
+    }
+
+    /// Area in squared units of the CRS: outer rings minus holes, never negative.
+    pub fn area(&self) -> f64 {
+        self.moments().0.max(0.0)
+    }
+
+    /// Centroid of the area; `None` when there is no area.
+    pub fn centroid(&self) -> Option<[f64; 2]> {
+        let base = *self.xy.first()?;
+        let (area, mx, my) = self.moments();
+        let c = [base[0] + mx / area, base[1] + my / area];
+        (area > 0.0 && c[0].is_finite() && c[1].is_finite()).then_some(c)
+    }
+
+    /// Even-odd rule. Points exactly on an edge may fall on either side, always on the same one.
+    pub fn contains(&self, [x, y]: [f64; 2]) -> bool {
+        let mut inside = false;
+        self.crossings(y, |cx| inside ^= x < cx);
+        inside
+    }
+
+    /// A point inside that stands for the parcel.
+    ///
+    /// The centroid if it is inside; else the middle of the widest interior span of the horizontal line
+    /// through the centroid; where that line meets no interior (parts above and below), through the
+    /// envelope's mid-height; then through the mid-height of the largest part. `None` for shapes without
+    /// interior.
+    pub fn representative_point(&self) -> Option<[f64; 2]> {
+        let centroid = self.centroid();
+        if let Some(c) = centroid
+            && self.contains(c)
+        {
+            return Some(c);
+        }
+        let mid = |e: Envelope| e[1] + (e[3] - e[1]) / 2.0;
+        centroid
+            .and_then(|c| self.widest_span(c[1]))
+            .or_else(|| self.widest_span(mid(self.envelope()?)))
+            .or_else(|| self.widest_span(mid(self.largest_part()?)))
+    }
+
+    /// Middle of the widest interior span at height `y`; the westernmost of equals.
+    fn widest_span(&self, y: f64) -> Option<[f64; 2]> {
+        let mut xs = Vec::new();
+        self.crossings(y, |x| xs.push(x));
+        xs.sort_unstable_by(f64::total_cmp);
+        let mut best: Option<(f64, f64)> = None;
+        for pair in xs.chunks_exact(2) {
+            let width = pair[1] - pair[0];
+            if width > best.map_or(0.0, |b| b.0) {
+                best = Some((width, pair[0] + width / 2.0));
+            }
+        }
+        best.map(|(_, x)| [x, y])
+    }
+
+    fn largest_part(&self) -> Option<Envelope> {
+        let outer = self.rings().filter(|(_, hole)| !hole);
+        let sized = outer.map(|(ring, _)| (ring_moments(ring, ring[0]).0.abs(), ring));
+        sized.max_by(|a, b| a.0.total_cmp(&b.0)).and_then(|(_, ring)| envelope_of(ring))
+    }
+
+    /// Calls `f` with the x of every edge that the horizontal line at `y` crosses. An edge owns its lower end
+    /// and not its upper one, so a line through a vertex counts right.
+    fn crossings(&self, y: f64, mut f: impl FnMut(f64)) {
+        for (ring, _) in self.rings() {
+            let mut a = ring[ring.len() - 1];
+            for &b in ring {
+                if (a[1] <= y) != (b[1] <= y) {
+                    f(a[0] + (y - a[1]) * ((b[0] - a[0]) / (b[1] - a[1])));
+                }
+                a = b;
+            }
+        }
+    }
+
+    /// Area and first moments about the first point.
+    fn moments(&self) -> (f64, f64, f64) {
+        let Some(&base) = self.xy.first() else { return (0.0, 0.0, 0.0) };
+        self.rings().fold((0.0, 0.0, 0.0), |sum, (ring, hole)| {
+            let (area, mx, my) = ring_moments(ring, base);
+            let sign = if (area < 0.0) == hole { 1.0 } else { -1.0 };
+            (sum.0 + sign * area, sum.1 + sign * mx, sum.2 + sign * my)
+        })
+    }
+}
+
+/// Signed area (counter-clockwise positive) and first moments of a ring about `base`, by the shoelace formula.
+fn ring_moments(ring: &[[f64; 2]], base: [f64; 2]) -> (f64, f64, f64) {
+    let (mut area, mut mx, mut my) = (0.0, 0.0, 0.0);
+    let mut a = ring.last().map_or([0.0; 2], |p| [p[0] - base[0], p[1] - base[1]]);
+    for p in ring {
+        let b = [p[0] - base[0], p[1] - base[1]];
+        let cross = a[0] * b[1] - b[0] * a[1];
+        area += cross;
+        mx += cross * (a[0] + b[0]);
+        my += cross * (a[1] + b[1]);
+        a = b;
+    }
+    (area / 2.0, mx / 6.0, my / 6.0)
+}
+
+fn envelope_of(points: &[[f64; 2]]) -> Option<Envelope> {
+    let first = points.first()?;
+    let start = [first[0], first[1], first[0], first[1]];
+    Some(points.iter().fold(start, |e, p| [e[0].min(p[0]), e[1].min(p[1]), e[2].max(p[0]), e[3].max(p[1])]))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "polygon_tests.rs"]
+mod tests;
