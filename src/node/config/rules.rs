@@ -88,6 +88,7 @@ pub(super) fn check(rule: Rule, value: &Value) -> Result<ValueKind, String> {
             let texts = texts(items)?;
             ok(&texts).then(|| value.kind.clone()).ok_or_else(range)
         }
+        (Rule::Int(..) | Rule::IntIf(_), ValueKind::I128(_)) => Err(range()),
         (_, kind) => Err(wrong(kind)),
     }
 }
@@ -214,7 +215,7 @@ pub(super) const KEYS: &[Key] = &[
     Key {
         name: "kafka.properties",
         rule: Rule::Table(Entry::Property),
-        allowed: "librdkafka properties: name = text, number, true or false",
+        allowed: "librdkafka properties: \"name\" (in quotes, for its dots) = text, number, true or false",
     },
     txt("parcels.path", text::path, "a path"),
     txt("parcels.layer", text::line, "a layer name, or \"\" (the only polygon layer)"),
@@ -294,3 +295,22 @@ pub(super) const KEYS: &[Key] = &[
     word("log.format", &["text", "json"], "\"text\" or \"json\""),
     txt("log.filter", text::filter, "a tracing filter, for instance \"info,satellite_pipeline::adapters=debug\""),
 ];
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_and_the_built_in_file_name_the_same_keys() {
+        let defaults: toml::Table = crate::node::config::DEFAULT_TOML.parse().unwrap();
+        let mut written: Vec<String> = Vec::new();
+        for (section, keys) in &defaults {
+            written.extend(keys.as_table().unwrap().keys().map(|key| format!("{section}.{key}")));
+        }
+        let mut ruled: Vec<String> = KEYS.iter().map(|k| k.name.to_owned()).collect();
+        written.sort();
+        ruled.sort();
+        assert_eq!(written, ruled);
+    }
+}

@@ -55,8 +55,7 @@ impl Lines<'_> {
     fn value(&self, value: &DeValue<'_>, origin: String) -> Value {
         let kind = match value {
             DeValue::String(s) => ValueKind::String(s.clone().into_owned()),
-            DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix())
-                .map_or_else(|_| ValueKind::String(i.to_string()), ValueKind::I64),
+            DeValue::Integer(i) => whole(i.as_str(), i.radix()),
             DeValue::Float(f) => f.as_str().parse().map_or_else(|_| ValueKind::String(f.to_string()), ValueKind::Float),
             DeValue::Boolean(b) => ValueKind::Boolean(*b),
             DeValue::Datetime(d) => ValueKind::String(d.to_string()),
@@ -68,4 +67,10 @@ impl Lines<'_> {
         };
         Value::new(Some(&origin), kind)
     }
+}
+
+/// A whole number; one that fits nowhere is the largest there is, which no key allows.
+fn whole(digits: &str, radix: u32) -> ValueKind {
+    i64::from_str_radix(digits, radix)
+        .map_or_else(|_| ValueKind::I128(i128::from_str_radix(digits, radix).unwrap_or(i128::MAX)), ValueKind::I64)
 }
