@@ -1,5 +1,14 @@
 //! The stages of a node: thin actors that receive, call a rule or a door, and pass on.
 
+pub mod cpu;
+pub mod intake;
 pub mod lane;
+pub mod messages;
+pub mod pixels;
+pub mod rasteriser;
 pub mod retry;
+pub mod sampler;
+pub mod scenes;
+pub mod settler;
 pub mod ticket;
+pub mod writer;

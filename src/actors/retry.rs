@@ -61,7 +61,12 @@ where
             pause.map(|p| asked.map_or(p, |a| a.max(p)))
         })
         .notify(|failure, pause| {
-            tracing::warn!(stage = failure.stage, pause_ms = pause.as_millis() as u64, "{}, trying again", failure.reason);
+            tracing::warn!(
+                stage = failure.stage,
+                pause_ms = pause.as_millis() as u64,
+                "{}, trying again",
+                failure.reason
+            );
         });
     tokio::select! {
         biased;

@@ -2,10 +2,9 @@
 
 pub mod broker;
 pub mod catalog;
+pub mod crs;
 pub mod dataset;
 pub mod geotiff;
 pub mod http;
 pub mod imagery;
-//! adapters
-pub mod crs;
 pub mod parcels;

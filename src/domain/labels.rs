@@ -8,25 +8,16 @@
 //! Trap: spans are computed per scanline in pixel coordinates exactly as GDAL does, so that
 //! differences stay below the rounding of one multiplication.
 
+use super::polygon::Polygon;
 use super::scene::PixelGrid;
 
-/// Rings of one polygon or multipolygon: `xy` interleaved, ring `i` is
-/// `starts[i]..starts[i + 1]` in points; rings may or may not repeat their first point.
-#[derive(Debug, Clone, Copy)]
-pub struct Rings<'a> {
-    /// `x0, y0, x1, y1, …` in metres.
-    pub xy: &'a [f64],
-    /// First point of each ring, and one past the last point of the last.
-    pub starts: &'a [u32],
-}
-
-/// Burns `value` where `rings` covers the centres of `mask`'s pixels.
+/// Burns `value` where `shape` (in metres of the grid's CRS) covers the centres of `mask`'s pixels.
 ///
 /// `mask` has `grid.height * grid.width` bytes. `scratch` is kept between calls to save allocations.
-pub fn burn(mask: &mut [u8], grid: &PixelGrid, rings: Rings<'_>, value: u8, scratch: &mut Scratch) {
+pub fn burn(mask: &mut [u8], grid: &PixelGrid, shape: &Polygon, value: u8, scratch: &mut Scratch) {
     let (width, height) = (grid.width as usize, grid.height as usize);
     debug_assert_eq!(mask.len(), width * height);
-    scratch.load(grid, rings);
+    scratch.load(grid, shape);
     let Some((top, bottom)) = scratch.rows(height) else { return };
     for row in top..=bottom {
         let line = &mut mask[row * width..(row + 1) * width];
@@ -79,21 +70,18 @@ pub struct Scratch {
 
 impl Scratch {
     /// Rings to edges in pixel coordinates; edges wholly above or below the grid are left out.
-    fn load(&mut self, grid: &PixelGrid, rings: Rings<'_>) {
+    fn load(&mut self, grid: &PixelGrid, shape: &Polygon) {
         self.edges.clear();
-        let pixel = |i: usize| ((rings.xy[2 * i] - grid.x0) / grid.res, (grid.y0 - rings.xy[2 * i + 1]) / grid.res);
+        let pixel = |[x, y]: [f64; 2]| [(x - grid.x0) / grid.res, (grid.y0 - y) / grid.res];
         let height = f64::from(grid.height);
-        for ring in rings.starts.windows(2) {
-            let (first, end) = (ring[0] as usize, ring[1] as usize);
-            if end < first + 3 {
-                continue;
-            }
-            let mut before = pixel(end - 1);
-            for i in first..end {
-                let here = pixel(i);
-                let finite = before.0.is_finite() && before.1.is_finite() && here.0.is_finite() && here.1.is_finite();
-                if finite && before.1.max(here.1) >= 0.0 && before.1.min(here.1) <= height {
-                    self.edges.push([before.0, before.1, here.0, here.1]);
+        for (ring, _) in shape.rings() {
+            let Some(last) = ring.last() else { continue };
+            let mut before = pixel(*last);
+            for point in ring {
+                let here = pixel(*point);
+                let finite = before.iter().chain(&here).all(|v| v.is_finite());
+                if finite && before[1].max(here[1]) >= 0.0 && before[1].min(here[1]) <= height {
+                    self.edges.push([before[0], before[1], here[0], here[1]]);
                 }
                 before = here;
             }
@@ -131,9 +119,13 @@ mod tests {
 
     const GRID: PixelGrid = PixelGrid { x0: 1000.0, y0: 2000.0, res: 10.0, width: 32, height: 32 };
 
-    fn mask_of(xy: &[f64], starts: &[u32]) -> Vec<u8> {
+    fn mask_of(xy: &[f64], starts: &[usize]) -> Vec<u8> {
         let mut mask = vec![0; 32 * 32];
-        burn(&mut mask, &GRID, Rings { xy, starts }, 7, &mut Scratch::default());
+        let mut shape = Polygon::default();
+        for ring in starts.windows(2) {
+            shape.push_ring(xy[2 * ring[0]..2 * ring[1]].as_chunks::<2>().0.iter().copied(), false);
+        }
+        burn(&mut mask, &GRID, &shape, 7, &mut Scratch::default());
         mask
     }
 
@@ -183,7 +175,7 @@ mod tests {
         #[test]
         fn equals_point_in_polygon(points in prop::collection::vec((990.0..1330.0f64, 1670.0..2010.0f64), 3..12)) {
             let xy: Vec<f64> = points.iter().flat_map(|p| [p.0, p.1]).collect();
-            let mask = mask_of(&xy, &[0, points.len() as u32]);
+            let mask = mask_of(&xy, &[0, points.len()]);
             for row in 0..32 {
                 for col in 0..32 {
                     let (x, y) = (1005.0 + f64::from(col) * 10.0, 1995.0 - f64::from(row) * 10.0);

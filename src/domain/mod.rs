@@ -2,17 +2,16 @@
 
 pub mod band;
 pub mod chip_name;
-pub mod classes;
-pub mod failure;
-pub mod footprint;
-pub mod labels;
-pub mod ledger;
-pub mod manifest;
 pub mod class_table;
 pub mod classes;
 pub mod failure;
+pub mod footprint;
 pub mod grid;
 pub mod hilbert;
+pub mod label_index;
+pub mod labels;
+pub mod ledger;
+pub mod manifest;
 pub mod parcel;
 pub mod partition;
 pub mod plan;

@@ -1,5 +1,5 @@
 //! Wiring of a node: configuration, command line, one file per role.
+
 pub mod cli;
 pub mod config;
-//! node
 pub mod plan;

@@ -116,8 +116,7 @@ impl StoreError {
                 _ => Severity::Fatal,
             },
             Self::Missing(_) | Self::NotMounted(_) | Self::OtherRun { .. } => Severity::Fatal,
-            Self::NameTaken(_) | Self::UnsafeName(_) | Self::Damaged { .. } => Severity::Permanent,
-            Self::Swept(_) => Severity::Transient,
+            Self::NameTaken(_) | Self::UnsafeName(_) | Self::Damaged { .. } | Self::Swept(_) => Severity::Permanent,
         }
     }
 }
