@@ -296,3 +296,73 @@ fn eta(left: u64, per_s: f64) -> Option<u64> {
 fn count(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::domain::plan_record::{PLAN_SCHEMA, PlanRecord};
+    use crate::domain::result::TaskResult;
+
+    fn at(task: u64, chips: u64, finished_ms: u64) -> TaskResult {
+        let text = format!(
+            r#"{{"task_id":{task},"worker_id":"w","bbox":[0,0,1,1],"chips_saved":{chips},
+                "chips_per_class":{{"2":{chips}}},"status":"success","finished_ms":{finished_ms},
+                "target_samples":{{"2":40,"3":10}}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn plan(tasks: u64, state: PlanState) -> PlanRecord {
+        PlanRecord {
+            schema: PLAN_SCHEMA,
+            run_id: "r".into(),
+            state,
+            tasks,
+            parcels: 0,
+            classes: BTreeMap::new(),
+            seed: 0,
+            created_ms: 1,
+        }
+    }
+
+    #[test]
+    fn rates_follow_the_window_and_the_whole_run() {
+        let mut tally = Tally::default();
+        tally.plan(plan(14, PlanState::Published));
+        // A slow hour ago, then 10 chips every 30 s.
+        tally.apply(&at(1, 100, 1_000), 0);
+        for n in 0..10 {
+            tally.apply(&at(2 + n, 10, 3_600_000 + 30_000 * n), 0);
+        }
+        let now = 3_600_000 + 270_000;
+        let progress = Progress::of(&tally, now);
+        assert!((progress.chips_per_s - 100.0 / 300.0).abs() < 1e-9, "{}", progress.chips_per_s);
+        assert!((progress.mean_chips_per_s - 200.0 / 3_869.0).abs() < 1e-9, "{}", progress.mean_chips_per_s);
+        assert_eq!(progress.eta_s, Some(90), "3 tasks at one per 30 s");
+        let later = Progress::of(&tally, now + WINDOW_MS);
+        assert_eq!((later.chips_per_s, later.eta_s), (0.0, None), "nothing for a whole window");
+    }
+
+    #[test]
+    fn a_run_is_complete_when_it_is_published_and_every_task_has_a_result() {
+        let mut tally = Tally::default();
+        tally.plan(plan(1, PlanState::Publishing));
+        tally.apply(&at(1, 1, 5), 0);
+        assert!(!Progress::of(&tally, 9).complete);
+        tally.plan(plan(1, PlanState::Published));
+        let progress = Progress::of(&tally, 9);
+        assert_eq!((progress.complete, progress.eta_s), (true, Some(0)));
+    }
+
+    #[test]
+    fn targets_come_from_the_results_when_there_is_no_plan() {
+        let mut tally = Tally::default();
+        tally.apply(&at(1, 60, 5), 0);
+        let progress = Progress::of(&tally, 9);
+        let lines: Vec<_> = progress.classes.iter().map(|c| (c.class.get(), c.chips, c.target, c.percent)).collect();
+        assert_eq!(lines, [(2, 60, Some(40), Some(150.0)), (3, 0, Some(10), Some(0.0))]);
+        assert_eq!((progress.chips_target, progress.percent), (Some(50), Some(80.0)));
+        assert_eq!((progress.tasks_planned, progress.eta_s, progress.complete), (None, None, false));
+    }
+}

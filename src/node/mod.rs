@@ -1,3 +1,5 @@
 //! Wiring of a node: configuration, command line, one file per role.
 pub mod cli;
 pub mod config;
+pub mod monitor_view;
+pub mod telemetry;

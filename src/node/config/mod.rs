@@ -141,8 +141,9 @@ impl Config {
         collect_origins("", &merged.cache, &mut origins);
         let mut config: Self = merged.try_deserialize().map_err(|e| unmergeable(&e))?;
         config.origins = origins;
-        for conflict in config.conflicts() {
-            errors.add(conflict);
+        // A value that was refused is missing here: what does not go together then is only its echo.
+        if errors.0.is_empty() {
+            errors.0 = config.conflicts();
         }
         if errors.0.is_empty() { Ok(config) } else { Err(ConfigErrors(errors.0)) }
     }
