@@ -158,6 +158,12 @@ pub fn process_env() -> Vec<(String, String)> {
     std::env::vars_os().map(|(k, v)| (lossy(k), lossy(v))).collect()
 }
 
+/// Name of this machine, for [`Worker::id`]; empty when it has none that can be read.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::env::var("HOSTNAME"));
+    name.unwrap_or_default().trim().to_owned()
+}
+
 fn read(path: &Path) -> Result<String, ConfigError> {
     let unreadable = |cause| ConfigError::Unreadable { path: path.into(), cause };
     let file = std::fs::File::open(path).map_err(unreadable)?;
