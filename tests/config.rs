@@ -203,11 +203,16 @@ fn a_mistake_names_key_origin_and_what_is_allowed() {
 
 #[test]
 fn all_mistakes_come_at_once() {
-    let text = wrong(
-        "[grid]\nstep = -1\nstop = 2\n[stac]\nurl = \"ftp://x\"\nmax_cloud = 101\n[kafka]\ndlq_topic = \"satellite-tasks\"\n",
+    let text = wrong("[grid]\nstep = -1\nstop = 2\n[stac]\nurl = \"ftp://x\"\nmax_cloud = 101\n");
+    assert_eq!(text.lines().count(), 4, "{text}");
+    let text = wrong("[kafka]\ndlq_topic = \"satellite-tasks\"\n[stac]\nseason = \"monsoon\"\n");
+    assert_eq!(
+        text,
+        "kafka.dlq_topic (my.toml:2): is the same topic as kafka.tasks_topic; each needs its own\n\
+         stac.season (my.toml:4): there is no season `monsoon`; allowed: random, autumn, spring, summer, winter"
     );
-    assert_eq!(text.lines().count(), 5, "{text}");
-    assert!(text.contains("is the same topic as kafka.tasks_topic"), "{text}");
+    let echo = set(&["sampling.probabilities={\"1\"=2}"]).unwrap_err();
+    assert_eq!(echo.lines().count(), 1, "{echo}");
 }
 
 #[test]

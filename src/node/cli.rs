@@ -147,6 +147,7 @@ pub struct Verify {
     version,
     about = "Crop parcels and Sentinel-2 scenes in, a class-balanced training set of image chips out",
     after_help = EXAMPLES,
+    override_usage = "node --role <ROLE> [OPTIONS]\n       node <COMMAND> [OPTIONS]",
     arg_required_else_help = true,
     disable_help_subcommand = true
 )]

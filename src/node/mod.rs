@@ -3,3 +3,5 @@
 pub mod cli;
 pub mod config;
 pub mod plan;
+pub mod monitor_view;
+pub mod telemetry;

@@ -141,8 +141,9 @@ impl Config {
         collect_origins("", &merged.cache, &mut origins);
         let mut config: Self = merged.try_deserialize().map_err(|e| unmergeable(&e))?;
         config.origins = origins;
-        for conflict in config.conflicts() {
-            errors.add(conflict);
+        // A value that was refused is missing here: what does not go together then is only its echo.
+        if errors.0.is_empty() {
+            errors.0 = config.conflicts();
         }
         if errors.0.is_empty() { Ok(config) } else { Err(ConfigErrors(errors.0)) }
     }
@@ -155,6 +156,12 @@ const BUILT_IN: &str = "built-in default";
 pub fn process_env() -> Vec<(String, String)> {
     let lossy = |s: std::ffi::OsString| s.to_string_lossy().into_owned();
     std::env::vars_os().map(|(k, v)| (lossy(k), lossy(v))).collect()
+}
+
+/// Name of this machine, for [`Worker::id`]; empty when it has none that can be read.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::env::var("HOSTNAME"));
+    name.unwrap_or_default().trim().to_owned()
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {

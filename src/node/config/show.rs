@@ -58,8 +58,12 @@ impl Config {
     fn write_line(&self, out: &mut dyn Write, path: &str, name: &str, value: &Value, origins: bool) -> io::Result<()> {
         let origin = self.origin(path);
         let text = value.to_string();
-        if is_secret(path) || without_userinfo(&text) != text {
+        if is_secret(path) {
             return writeln!(out, "# {name} is set ({origin}) and not printed");
+        }
+        let shown = without_userinfo(&text);
+        if shown != text {
+            return writeln!(out, "# {name} = {} ({origin}), user and password not printed", shown.replace('\n', " "));
         }
         let line = format!("{name} = {text}");
         if origins { writeln!(out, "{line:<ORIGIN_COLUMN$} # {origin}") } else { writeln!(out, "{line}") }
