@@ -48,7 +48,7 @@ pub struct CatalogSettings {
     pub max_pages: usize,
     /// Most items of one search.
     pub max_items: usize,
-    /// Largest page, bytes of JSON (an item of Earth Search has about 30 kB).
+    /// Largest page, bytes of JSON (an item of Earth Search has about 30 kB; parsed, a page takes some five times this).
     pub max_page_bytes: usize,
     /// Scenes remembered, about 3 kB each; at least `max_items` are.
     pub cached_scenes: u64,
@@ -65,7 +65,7 @@ impl CatalogSettings {
             page_items: 100,
             max_pages: 60,
             max_items: 4096,
-            max_page_bytes: 16 << 20,
+            max_page_bytes: 8 << 20,
             cached_scenes: 8192,
         }
     }
