@@ -179,6 +179,24 @@ async fn what_is_remembered_is_bounded_and_failures_are_not_remembered() {
 }
 
 #[tokio::test]
+async fn a_server_that_compares_numbers_as_text_can_be_told_nothing() {
+    let as_text = |asked: &Asked| {
+        let bound = asked.body["query"]["eo:cloud_cover"]["lt"].as_f64().map(|b| b.to_string());
+        let text = |i: &Value| i["properties"]["eo:cloud_cover"].to_string();
+        let kept = |i: &Value| bound.as_ref().is_none_or(|b| text(i).as_str() < b.as_str());
+        json(&js!({"features": archive().into_iter().filter(kept).collect::<Vec<_>>()}))
+    };
+    let (server, catalog) = stac(as_text).await;
+    assert!(!ids(&catalog, &query()).await.contains(&"nine".to_owned()), "the server has lost it");
+    assert!(catalog.counters().tally().filter_ignored > 0, "100 is less than 20, as text");
+    let catalog = catalog_with(&server, |s| s.cloud_on_server = false);
+    assert_eq!(ids(&catalog, &query()).await, BEST_FIRST);
+    let cloudier = SceneQuery { max_cloud: None, ..query() };
+    assert_eq!(ids(&catalog, &cloudier).await.len(), BEST_FIRST.len() + 3);
+    assert_eq!(catalog.counters().tally().searches, 1, "and every bound is served by one search");
+}
+
+#[tokio::test]
 async fn broken_items_cost_only_themselves() {
     let mut items = archive();
     let mut lacks_red = item("lacks-red", "2023-10-20", js!(0.1));

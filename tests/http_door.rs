@@ -264,6 +264,18 @@ async fn a_name_that_leads_inside_is_refused_when_it_is_resolved() {
 }
 
 #[tokio::test]
+async fn behind_a_proxy_it_resolves_the_names_and_written_addresses_are_still_checked() {
+    let proxy = FaultServer::start(|asked| file(asked, &bytes())).await;
+    let settings = HttpSettings { proxy: Some(proxy.url.clone()), ..HttpSettings::default() };
+    let http = Http::new(settings).unwrap();
+    let read = http.get_range("http://cogs.invalid/x.tif", 5..15).await;
+    assert_eq!(read.unwrap(), bytes()[5..15]);
+    assert_eq!(proxy.asked()[0].headers["host"], "cogs.invalid");
+    is(&http.get_range("http://10.0.0.1/x.tif", 5..15).await.unwrap_err(), Permanent, "not a public address");
+    assert_eq!(proxy.asked().len(), 1);
+}
+
+#[tokio::test]
 async fn secrets_of_a_signed_url_stay_out_of_the_message() {
     let (server, http) = door(|_| answer(404, &[], "")).await;
     let error = http.get_range(&server.at("x.tif?sig=SECRET"), 0..10).await.unwrap_err();
