@@ -4,8 +4,8 @@
 //! pixels there". Bounded: at most [`MAX_POINTS`] points; a geometry with more is not kept at all.
 //! Trap: GeoJSON cuts polygons at the antimeridian, so no ring crosses it.
 
-/// Points a footprint may have; real ones have 5 to some dozens.
-pub const MAX_POINTS: usize = 10_000;
+/// Points a footprint may have; real ones have 5 to some dozens. Keeps a remembered scene below 10 kB.
+pub const MAX_POINTS: usize = 500;
 
 /// Outer rings in degrees.
 #[derive(Debug, Clone, PartialEq)]

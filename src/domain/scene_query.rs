@@ -20,7 +20,7 @@ pub struct SceneQuery {
     pub intervals: Vec<Interval>,
     /// Its cloud cover stays below this, percent; `None`: any.
     pub max_cloud: Option<f64>,
-    /// It is in one of these collections; empty: any.
+    /// It is in one of these collections; empty: any. A scene that names no collection may be in any.
     pub collections: Vec<String>,
 }
 
@@ -29,7 +29,9 @@ impl SceneQuery {
     pub fn matches(&self, scene: &Scene) -> bool {
         self.intervals.iter().any(|i| i.holds(scene.datetime))
             && self.max_cloud.is_none_or(|max| scene.cloud_cover < max)
-            && (self.collections.is_empty() || self.collections.contains(&scene.collection))
+            && (self.collections.is_empty()
+                || scene.collection.is_empty()
+                || self.collections.contains(&scene.collection))
             && scene.touches(self.bbox)
     }
 

@@ -68,11 +68,13 @@ pub enum CatalogError {
 impl CatalogError {
     /// Sorts a failed request: a fault that shows the endpoint to be none becomes [`CatalogError::NotACatalog`].
     pub(super) fn from_http(error: HttpError, root: &str, worked_before: bool) -> Self {
-        let no_catalog = match &error.fault {
-            Fault::NotJson { .. } | Fault::Redirect(_) | Fault::Tls(_) => true,
-            Fault::Status { status: 401 | 403 | 404 | 405 | 410, throttled: false, .. } => true,
-            _ => false,
-        };
+        let no_catalog = matches!(
+            &error.fault,
+            Fault::NotJson { .. }
+                | Fault::Redirect(_)
+                | Fault::Tls(_)
+                | Fault::Status { status: 401 | 403 | 404 | 405 | 410, throttled: false, .. }
+        );
         if !no_catalog {
             return Self::Http(Box::new(error));
         }

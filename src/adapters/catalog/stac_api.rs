@@ -42,13 +42,16 @@ pub struct CatalogSettings {
     pub required: Vec<Band>,
     /// Edge of a neighbourhood, degrees.
     pub neighbourhood_deg: f64,
+    /// Whether the server is told the cloud bound, which saves pages. Not for one that compares it as text: it would
+    /// leave out 9.5 when asked for less than 20.
+    pub cloud_on_server: bool,
     /// Items per page; Earth Search fails above about 250.
     pub page_items: u64,
     /// Most pages of one search.
     pub max_pages: usize,
     /// Most items of one search.
     pub max_items: usize,
-    /// Largest page, bytes of JSON (an item of Earth Search has about 30 kB).
+    /// Largest page, bytes of JSON (an item of Earth Search has about 30 kB; parsed, a page takes some five times this).
     pub max_page_bytes: usize,
     /// Scenes remembered, about 3 kB each; at least `max_items` are.
     pub cached_scenes: u64,
@@ -62,10 +65,11 @@ impl CatalogSettings {
             relative_href_base: None,
             required: Band::ALL.to_vec(),
             neighbourhood_deg: 0.5,
+            cloud_on_server: true,
             page_items: 100,
             max_pages: 60,
             max_items: 4096,
-            max_page_bytes: 16 << 20,
+            max_page_bytes: 8 << 20,
             cached_scenes: 8192,
         }
     }
@@ -78,6 +82,7 @@ pub struct CatalogCounters {
     searches: AtomicU64,
     pages: AtomicU64,
     items: AtomicU64,
+    filter_ignored: AtomicU64,
     unusable: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -92,6 +97,8 @@ pub struct CatalogTally {
     pub pages: u64,
     /// Items received.
     pub items: u64,
+    /// Scenes too cloudy for the search that brought them: the server's filter does not work.
+    pub filter_ignored: u64,
     /// Items left out, by reason.
     pub unusable: BTreeMap<&'static str, u64>,
 }
@@ -104,6 +111,7 @@ impl CatalogCounters {
             searches: self.searches.load(Relaxed),
             pages: self.pages.load(Relaxed),
             items: self.items.load(Relaxed),
+            filter_ignored: self.filter_ignored.load(Relaxed),
             unusable: self.unusable.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
@@ -198,7 +206,7 @@ impl StacCatalog {
                 return Err(self.too_many(self.settings.max_items, "items"));
             }
             empty = if features.is_empty() { empty + 1 } else { 0 };
-            scenes.extend(features.into_iter().filter_map(|f| self.scene(f)).map(Arc::new));
+            scenes.extend(features.into_iter().filter_map(|f| self.scene(f, wanted)).map(Arc::new));
             match next {
                 None => return Ok(Arc::new(scenes)),
                 Some(_) if empty == EMPTY_PAGES => break,
@@ -244,11 +252,14 @@ impl StacCatalog {
     }
 
     /// A scene, or a reason in the counters; the first of each kind, and those that speak of a broken item, are logged.
-    fn scene(&self, feature: Value) -> Option<Scene> {
+    fn scene(&self, feature: Value, wanted: &Neighbourhood) -> Option<Scene> {
         self.counters.items.fetch_add(1, Relaxed);
         let id = feature.get("id").and_then(Value::as_str).unwrap_or("without id").chars().take(80).collect::<String>();
         match self.reader.read(feature) {
-            Ok(scene) => Some(scene),
+            Ok(scene) => {
+                self.watch_the_filter(&scene, wanted);
+                Some(scene)
+            }
             Err(why) if self.counters.left_out(why.kind()) => {
                 tracing::warn!(item = id, %why, "item left out; further ones of this kind are only counted");
                 None
@@ -257,6 +268,16 @@ impl StacCatalog {
                 tracing::debug!(item = id, %why, "item left out");
                 None
             }
+        }
+    }
+
+    /// A scene that is too cloudy for the search shows that the server ignores the bound, or compares it as text.
+    fn watch_the_filter(&self, scene: &Scene, wanted: &Neighbourhood) {
+        let ignored = wanted.max_cloud().is_some_and(|max| scene.cloud_cover >= max);
+        if ignored && self.counters.filter_ignored.fetch_add(1, Relaxed) == 0 {
+            tracing::warn!(item = scene.id, cloud = scene.cloud_cover, endpoint = %redact(self.endpoint.as_str()),
+                "the server does not filter by cloud cover as asked; if it compares numbers as text, clear scenes are \
+                 missing from its answers: set stac.cloud_on_server = false");
         }
     }
 
@@ -272,7 +293,8 @@ impl Catalog for StacCatalog {
         let mut found: Vec<Scenes> = Vec::with_capacity(query.intervals.len());
         for interval in &query.intervals {
             let step = self.settings.neighbourhood_deg;
-            let wanted = Neighbourhood::of(query.bbox, step, *interval, query.max_cloud, &query.collections);
+            let cloud = query.max_cloud.filter(|_| self.settings.cloud_on_server);
+            let wanted = Neighbourhood::of(query.bbox, step, *interval, cloud, &query.collections);
             found.push(self.known.get_or_insert_async(&wanted, self.search(&wanted)).await?);
         }
         Ok(query.select(found.iter().flat_map(|scenes| scenes.iter())))

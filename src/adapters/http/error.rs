@@ -165,9 +165,7 @@ impl Fault {
         match self {
             Self::Setup(_) => Severity::Fatal,
             Self::Status { throttled: true, .. } => Severity::Transient,
-            Self::Status { status, .. } if matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504) => {
-                Severity::Transient
-            }
+            Self::Status { status: 408 | 425 | 429 | 500 | 502 | 503 | 504, .. } => Severity::Transient,
             Self::Connect(_) | Self::Lost(_) | Self::Timeout(_) | Self::TooSlow | Self::Truncated { .. } => {
                 Severity::Transient
             }
@@ -228,7 +226,7 @@ fn sources<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn StdEr
 fn chain(error: &reqwest::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for part in sources(error).map(ToString::to_string) {
-        if parts.last().is_none_or(|last| !last.ends_with(&part)) {
+        if !parts.iter().any(|said| said.contains(&part)) {
             parts.push(part);
         }
     }
@@ -285,7 +283,8 @@ mod tests {
 
     #[test]
     fn snippets_are_one_clean_line() {
-        assert_eq!(snippet("<html>\r\n\t<b>\u{1b}[31mNo\u{0}</b>", 20), "<html> <b> [31mNo…".replace('…', " </b>"));
+        assert_eq!(snippet("<html>\r\n\t<b>\u{1b}[31mNo\u{0}</b>", 18), "<html> <b> [31mNo …");
+        assert_eq!(snippet(" a \n b ", 18), "a b");
         assert_eq!(snippet(&"é".repeat(500), 3), "ééé…");
         assert!(snippet(&"a ".repeat(1_000_000), 120).len() < 130);
     }

@@ -180,9 +180,7 @@ impl Resolve for Resolver {
             }
             let (public, private): (Vec<_>, Vec<_>) = found.into_iter().partition(|a| is_public(a.ip()));
             match private.first() {
-                Some(a) if public.is_empty() => {
-                    Err(Box::new(Refused::Private { host: host.to_owned(), address: a.ip() }).into())
-                }
+                Some(a) if public.is_empty() => Err(Refused::Private { host: host.to_owned(), address: a.ip() }.into()),
                 _ => Ok(Box::new(public.into_iter()) as Addrs),
             }
         })
