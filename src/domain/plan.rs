@@ -90,12 +90,16 @@ pub enum PlanError {
     },
     /// Parcels, but of no class.
     #[error(
-        "none of {parcels} parcels has a class: no rule of parcels.classes knows their codes ({examples}); check \
-         parcels.code_column, parcels.name_column and parcels.classes"
+        "none of {parcels} parcels has a class: {excluded} are excluded by rules of parcels.classes, {unknown} are known \
+         to no rule ({examples}); check parcels.code_column, parcels.name_column and parcels.classes"
     )]
     NoClass {
         /// Usable parcels.
         parcels: u64,
+        /// Of these, excluded by a rule.
+        excluded: u64,
+        /// Of these, known to no rule.
+        unknown: u64,
         /// The most frequent codes that no rule knows.
         examples: String,
     },

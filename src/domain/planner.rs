@@ -125,7 +125,8 @@ impl Planner {
         let unknown_codes = self.unknown_codes();
         if classes.values().all(|c| c.parcels == 0) {
             let examples: Vec<&str> = unknown_codes.iter().take(5).map(|(label, _)| label.as_str()).collect();
-            return Err(PlanError::NoClass { parcels, examples: examples.join(", ") });
+            let (excluded, unknown, examples) = (self.excluded, self.unknown, examples.join(", "));
+            return Err(PlanError::NoClass { parcels, excluded, unknown, examples });
         }
         let (kept, dropped_cells) = self.choose_cells()?;
         for tally in kept.iter().flat_map(|(_, t)| &t.classes) {

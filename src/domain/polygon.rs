@@ -148,10 +148,16 @@ impl Polygon {
         best.map(|(_, x)| [x, y])
     }
 
+    /// Envelope of the outer ring with the largest area; the first of equals.
     fn largest_part(&self) -> Option<Envelope> {
-        let outer = self.rings().filter(|(_, hole)| !hole);
-        let sized = outer.map(|(ring, _)| (ring_moments(ring, ring[0]).0.abs(), ring));
-        sized.max_by(|a, b| a.0.total_cmp(&b.0)).and_then(|(_, ring)| envelope_of(ring))
+        let mut best: Option<(f64, &[[f64; 2]])> = None;
+        for (ring, _) in self.rings().filter(|(_, hole)| !hole) {
+            let area = ring_moments(ring, ring[0]).0.abs();
+            if best.is_none_or(|(largest, _)| area > largest) {
+                best = Some((area, ring));
+            }
+        }
+        envelope_of(best?.1)
     }
 
     /// Calls `f` with the x of every edge that the horizontal line at `y` crosses. An edge owns its lower end
