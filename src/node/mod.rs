@@ -2,6 +2,6 @@
 
 pub mod cli;
 pub mod config;
-pub mod plan;
 pub mod monitor_view;
+pub mod plan;
 pub mod telemetry;
