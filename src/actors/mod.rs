@@ -12,3 +12,6 @@ pub mod scenes;
 pub mod settler;
 pub mod ticket;
 pub mod writer;
+pub mod planner;
+pub mod publisher;
+pub mod tallier;
