@@ -148,13 +148,13 @@ impl Membership {
         self.show_assigned(&state);
     }
 
-    /// Gives a partition up: what is unsettled is cancelled. The answer is a commit point not collected yet.
+    /// Gives a partition up: what is unsettled is cancelled. The answer is its last commit point.
     pub(super) fn revoke(&self, tp: &TopicPartition) -> Option<i64> {
         let mut state = self.lock();
         let slot = state.drop_slot(tp)?;
         self.wake(&mut state);
         self.show_assigned(&state);
-        slot.commit
+        slot.ledger.mark()
     }
 
     pub(super) fn assigned(&self) -> Vec<TopicPartition> {
