@@ -85,6 +85,26 @@ impl KafkaBroker {
         Ok(client)
     }
 
+    async fn send(&self, record: &Record) -> Result<Position, KafkaError> {
+        let headers = record
+            .headers
+            .iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(&value[..]) }));
+        let mut out = FutureRecord::<[u8], [u8]>::to(&record.topic).payload(&record.payload).headers(headers);
+        out.key = record.key.as_deref();
+        out.partition = record.partition;
+        let sent = self.shared.producer.send(out, Timeout::Never).await;
+        let at = sent.map_err(|(error, _message)| error)?;
+        self.shared.producing.up();
+        Ok(Position { partition: at.partition, offset: at.offset })
+    }
+
+    async fn look_again(&self, topic: &str) {
+        let (producer, topic, timeout) = (self.shared.producer.clone(), topic.to_owned(), self.shared.asker.timeout);
+        let asked = off_reactor(move || Ok(producer.client().fetch_metadata(Some(&topic), timeout).is_ok())).await;
+        tracing::debug!(?asked, "asked for a topic's partitions anew");
+    }
+
     fn not_published(&self, record: &Record, error: &KafkaError) -> BrokerError {
         match (error.rdkafka_error_code(), record.partition) {
             (Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize), _) => {
@@ -136,20 +156,13 @@ impl Broker for KafkaBroker {
     }
 
     async fn publish(&self, record: Record) -> Result<Position, BrokerError> {
-        let headers = record
-            .headers
-            .iter()
-            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(&value[..]) }));
-        let mut out = FutureRecord::<[u8], [u8]>::to(&record.topic).payload(&record.payload).headers(headers);
-        out.key = record.key.as_deref();
-        out.partition = record.partition;
-        match self.shared.producer.send(out, Timeout::Never).await {
-            Ok(at) => {
-                self.shared.producing.up();
-                Ok(Position { partition: at.partition, offset: at.offset })
-            }
-            Err((error, _message)) => Err(self.not_published(&record, &error)),
+        let mut sent = self.send(&record).await;
+        if matches!(&sent, Err(e) if e.rdkafka_error_code() == Some(Code::UnknownPartition)) {
+            // The producer remembers how many partitions there were; the topic may have grown since.
+            self.look_again(&record.topic).await;
+            sent = self.send(&record).await;
         }
+        sent.map_err(|error| self.not_published(&record, &error))
     }
 
     async fn flush(&self, timeout: Duration) -> Result<(), BrokerError> {

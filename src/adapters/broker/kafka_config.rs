@@ -39,12 +39,13 @@ impl std::fmt::Debug for KafkaConfig {
 }
 
 /// Properties that cannot be set, and why.
-pub const RESERVED: [(&str, &str); 20] = [
+pub const RESERVED: [(&str, &str); 21] = [
     ("bootstrap.servers", "set kafka.bootstrap_servers"),
     ("metadata.broker.list", "set kafka.bootstrap_servers"),
     ("group.id", "set kafka.group"),
     ("client.id", "carries the worker's id: set worker.id"),
-    ("enable.auto.commit", "settled offsets must be committed: leave it out"),
+    ("enable.auto.commit", "settled offsets are committed once a second: leave it out"),
+    ("auto.commit.interval.ms", "settled offsets are committed once a second: leave it out"),
     ("enable.auto.offset.store", "an offset counts when its task is settled, not when it is read: leave it out"),
     ("enable.partition.eof", "the order of territories needs it: leave it out"),
     ("auto.offset.reset", "a group without offsets must begin at the first task: leave it out"),
@@ -127,8 +128,8 @@ impl KafkaConfig {
 
     fn member(&self, c: &mut ClientConfig, spec: &GroupSpec) {
         c.set("client.id", &spec.member_id).set("group.id", &spec.group);
-        c.set("enable.auto.offset.store", "false").set("enable.auto.commit", "true");
-        c.set("auto.commit.interval.ms", "1000").set("auto.offset.reset", "earliest");
+        c.set("enable.auto.offset.store", "false").set("enable.auto.commit", "false");
+        c.set("auto.offset.reset", "earliest");
         c.set("enable.partition.eof", "true").set("allow.auto.create.topics", "false");
         // Topics and partitions that appear later are seen within seconds.
         c.set("topic.metadata.refresh.interval.ms", "5000");

@@ -5,6 +5,7 @@
 //! Trap: the library reports "all brokers down" once per outage and never says that they are back: whoever hears
 //! from a broker calls [`Link::up`].
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -157,11 +158,13 @@ pub(super) struct KafkaContext {
     pub(super) membership: Option<Arc<Membership>>,
     /// Partitions that changed hands since the poll thread looked last: the library cleared their pause.
     pub(super) moved: Mutex<Vec<TopicPartition>>,
+    /// A commit was not taken since the poll thread looked last.
+    pub(super) commit_again: AtomicBool,
 }
 
 impl KafkaContext {
     pub(super) fn new(link: Arc<Link>, membership: Option<Arc<Membership>>) -> Self {
-        Self { link, membership, moved: Mutex::default() }
+        Self { link, membership, moved: Mutex::default(), commit_again: AtomicBool::new(false) }
     }
 
     pub(super) fn take_moved(&self) -> Vec<TopicPartition> {
@@ -179,9 +182,7 @@ impl KafkaContext {
         if marks.count() == 0 || consumer.assignment_lost() || self.link.is_down() {
             return;
         }
-        // Stored first, so that the library's own commit of stored offsets cannot fall behind ours.
-        let stored = consumer.store_offsets(&marks);
-        if let Err(error) = stored.and_then(|()| consumer.commit(&marks, CommitMode::Sync)) {
+        if let Err(error) = consumer.commit(&marks, CommitMode::Sync) {
             tracing::warn!(%error, "offsets of revoked partitions were not committed: their last tasks come again");
         }
     }
@@ -247,8 +248,11 @@ impl ConsumerContext for KafkaContext {
     fn commit_callback(&self, result: rdkafka::error::KafkaResult<()>, _offsets: &TopicPartitionList) {
         match result.as_ref().map_err(KafkaError::rdkafka_error_code) {
             Ok(()) | Err(Some(Code::NoOffset)) => {}
-            // Lost partitions: whoever holds them now reads those tasks again.
-            Err(code) => tracing::debug!(?code, "an offset commit was not taken"),
+            // Refused during a rebalance, for instance: what is still ours then is committed anew.
+            Err(code) => {
+                tracing::debug!(?code, "an offset commit was not taken");
+                self.commit_again.store(true, Ordering::SeqCst);
+            }
         }
     }
 }

@@ -1,13 +1,16 @@
-//! One member of a Kafka group: a thread that polls, delivers, stores settled offsets, and leaves.
+//! One member of a Kafka group: a thread that polls, delivers, commits settled offsets, and leaves.
 //!
 //! Contract: the thread never waits for a task: when there is no room the partitions are paused and polling goes on,
 //! so the broker never evicts the member for being slow. At most one message is taken from the library per turn, and
 //! only while there is room for it.
-//! Trap: the library commits stored offsets by itself once a second; storing is what settling amounts to.
+//! Commits name their offsets: once a second while any moves, when a partition is lost, and at the end.
+//! Trap: the library's own automatic commit keeps silent when an offset is below the last one committed, as it is after
+//! a topic was deleted and made again; so it is off.
 //! Trap: dropping a consumer blocks until it has left its group. That happens here, on this thread.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,6 +29,8 @@ use crate::domain::failure::Severity;
 
 /// Longest wait for a message or a settlement before looking around.
 const TURN: Duration = Duration::from_millis(100);
+/// Time between two commits.
+const COMMIT: Duration = Duration::from_secs(1);
 /// Time between two probes of a cluster that does not answer, and how long one may take.
 const PROBE: Duration = Duration::from_millis(500);
 
@@ -54,6 +59,8 @@ pub(super) fn start(
         flow: Flow::default(),
         link,
         topics: HashMap::new(),
+        unsaved: false,
+        committed: Instant::now(),
         probed: Instant::now(),
         said: None,
     };
@@ -87,6 +94,9 @@ struct Engine {
     flow: Flow,
     link: Arc<Link>,
     topics: HashMap<String, Arc<str>>,
+    /// A commit point moved since the last commit.
+    unsaved: bool,
+    committed: Instant,
     probed: Instant,
     said: Option<Instant>,
 }
@@ -109,7 +119,7 @@ impl Engine {
             if self.membership.is_stopped() {
                 self.to = None;
             }
-            self.store_settled();
+            self.commit_settled();
             let room = self.steer()?;
             self.turn(room)?;
             self.look_after_the_link()?;
@@ -250,25 +260,30 @@ impl Engine {
         self.link.verdict()
     }
 
-    fn store_settled(&self) {
-        let marks = self.membership.take_commits();
-        if marks.is_empty() {
+    fn commit_settled(&mut self) {
+        let again = self.consumer.context().commit_again.swap(false, Ordering::SeqCst);
+        self.unsaved |= again || !self.membership.take_commits().is_empty();
+        if !self.unsaved || self.committed.elapsed() < COMMIT || self.link.is_down() {
             return;
         }
-        // A partition lost in between answers with an error of its own; the others are stored all the same.
-        if let Err(error) = self.consumer.store_offsets(&offsets(marks)) {
-            tracing::debug!(%error, "an offset was not stored: its partition was lost");
+        self.committed = Instant::now();
+        self.unsaved = false;
+        let marks = offsets(self.membership.marks());
+        if marks.count() > 0
+            && let Err(error) = self.consumer.commit(&marks, CommitMode::Async)
+        {
+            tracing::debug!(%error, "offsets were not committed: trying again");
+            self.unsaved = true;
         }
     }
 
     fn last_commit(&self) {
-        self.store_settled();
-        if self.link.is_down() {
+        let marks = offsets(self.membership.marks());
+        if marks.count() == 0 || self.link.is_down() {
             return;
         }
-        match self.consumer.commit_consumer_state(CommitMode::Sync) {
-            Ok(()) | Err(KafkaError::ConsumerCommit(Code::NoOffset)) => {}
-            Err(error) => tracing::warn!(%error, "the last offsets were not committed: their tasks come again"),
+        if let Err(error) = self.consumer.commit(&marks, CommitMode::Sync) {
+            tracing::warn!(%error, "the last offsets were not committed: their tasks come again");
         }
     }
 }

@@ -187,6 +187,12 @@ impl Membership {
         state.slots.iter_mut().filter_map(|(tp, slot)| Some((tp.clone(), slot.commit.take()?))).collect()
     }
 
+    /// The commit points of all partitions held, moved or not.
+    pub(super) fn marks(&self) -> Vec<(TopicPartition, i64)> {
+        let state = self.lock();
+        state.slots.iter().filter_map(|(tp, slot)| Some((tp.clone(), slot.ledger.mark()?))).collect()
+    }
+
     /// Blocks the engine's thread until something changed since the last call, at most so long.
     pub(super) fn wait(&self, timeout: Duration) {
         let state = self.lock();
