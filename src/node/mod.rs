@@ -1,1 +1,4 @@
 //! node
+pub mod group;
+pub mod table;
+pub mod topics;

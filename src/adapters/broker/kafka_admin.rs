@@ -137,7 +137,8 @@ impl Asker {
         let until = Instant::now() + self.timeout;
         for (topic, goal) in goals {
             loop {
-                let ready = match self.describe_one(topic, false)? {
+                // With their offsets: a leader that is named may not lead yet.
+                let ready = match self.describe_one(topic, *goal > 0)? {
                     None => *goal == 0,
                     Some(info) => {
                         let led = info.partitions.iter().filter(|p| p.leader.is_some()).count();
@@ -181,10 +182,20 @@ impl Asker {
         Ok(Some(TopicInfo { name: topic.to_owned(), partitions }))
     }
 
+    /// Oldest and next offset. A partition that has just been made, or whose leader moves, is asked again: the library
+    /// gives such an answer as it is.
     fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), BrokerError> {
         let what = format!("asking for the offsets of `{topic}` [{partition}]");
-        let ends = self.client.fetch_watermarks(topic, partition, self.timeout);
-        ends.map_err(|e| self.link.error(&what, topic, &e))
+        let until = Instant::now() + self.timeout;
+        loop {
+            match self.client.fetch_watermarks(topic, partition, self.timeout) {
+                Ok(ends) => return Ok(ends),
+                Err(e) if e.rdkafka_error_code().is_some_and(is_moving) && Instant::now() < until => {
+                    std::thread::sleep(LOOK);
+                }
+                Err(e) => return Err(self.link.error(&what, topic, &e)),
+            }
+        }
     }
 
     /// All topics but the cluster's own.
@@ -246,6 +257,10 @@ impl Asker {
         members.sort_by(|a, b| (&a.client, &a.member).cmp(&(&b.client, &b.member)));
         Ok(members)
     }
+}
+
+fn is_moving(code: Code) -> bool {
+    matches!(code, Code::NotLeaderForPartition | Code::LeaderNotAvailable | Code::FencedLeaderEpoch)
 }
 
 fn is_leaderless(error: Option<RDKafkaRespErr>) -> bool {

@@ -134,7 +134,7 @@ impl KafkaConfig {
         // Topics and partitions that appear later are seen within seconds.
         c.set("topic.metadata.refresh.interval.ms", "5000");
         // Hold little beyond what was delivered: pausing throws it away.
-        c.set("queued.min.messages", "1").set("fetch.wait.max.ms", "250");
+        c.set("queued.min.messages", "1").set("fetch.wait.max.ms", "250").set("fetch.queue.backoff.ms", "20");
         c.set("fetch.message.max.bytes", "8192").set("fetch.max.bytes", "8192").set("message.max.bytes", "8192");
         let new_protocol = self.properties.get("group.protocol").is_some_and(|p| p.eq_ignore_ascii_case("consumer"));
         if !new_protocol {
