@@ -5,3 +5,7 @@ pub mod config;
 pub mod monitor_view;
 pub mod plan;
 pub mod telemetry;
+//! node
+pub mod group;
+pub mod table;
+pub mod topics;
