@@ -116,9 +116,9 @@ fn set_self_link(item: &mut Value, href: &str) {
 /// A JSON box of 4 or 6 numbers, heights dropped.
 pub(super) fn bbox(json: &Value) -> Option<[f64; 4]> {
     let n: Vec<f64> = json.as_array()?.iter().map(Value::as_f64).collect::<Option<_>>()?;
-    match n.as_slice() {
-        &[w, s, e, n] => Some([w, s, e, n]),
-        &[w, s, _, e, n, _] => Some([w, s, e, n]),
+    match *n.as_slice() {
+        [w, s, e, n] => Some([w, s, e, n]),
+        [w, s, _, e, n, _] => Some([w, s, e, n]),
         _ => None,
     }
 }
