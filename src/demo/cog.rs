@@ -1,6 +1,6 @@
 //! Writes one band as a cloud-optimised GeoTIFF, in the two layouts Earth Search serves.
 //!
-//! Contract: tiled, DEFLATE, predictor 2 (8-bit: none), nodata 0, overviews by halves, headers before pixels.
+//! Contract: tiled, DEFLATE, predictor 2 (8-bit: none), nodata 0, overviews by halves.
 //! Units: metres; blocks in pixels. Trap: [`Layout::Classic`] has no COG ghost area, as the older real files have none.
 
 use super::DemoError;
@@ -8,7 +8,7 @@ use crate::domain::scene::PixelGrid;
 use gdal::errors::Result;
 use gdal::raster::{Buffer, GdalType, RasterCreationOptions};
 use gdal::spatial_ref::SpatialRef;
-use gdal::{Dataset, DriverManager};
+use gdal::{Dataset, DatasetOptions, DriverManager, GdalOpenFlags};
 use std::path::Path;
 
 /// How a file is laid out.
@@ -29,7 +29,7 @@ pub(super) fn write<T: GdalType + Copy>(
     values: Vec<T>,
 ) -> std::result::Result<(), DemoError> {
     let written = in_memory(epsg, grid, values).and_then(|dataset| match layout {
-        Layout::Classic => classic(dataset, path, std::mem::size_of::<T>()),
+        Layout::Classic => classic(&dataset, path, std::mem::size_of::<T>()),
         Layout::Cog(block) => cog(&dataset, path, block, std::mem::size_of::<T>()),
     });
     written.map_err(|e| DemoError::gdal(format!("writing {}", path.display()), e))
@@ -51,35 +51,37 @@ fn settings(bytes: usize) -> (&'static str, &'static str) {
     if bytes == 1 { ("1", "NEAREST") } else { ("2", "AVERAGE") }
 }
 
-fn classic(mut dataset: Dataset, path: &Path, bytes: usize) -> Result<()> {
+/// Overviews come last, added to a finished file: GDAL marks a file that it copies with them as a COG.
+fn classic(dataset: &Dataset, path: &Path, bytes: usize) -> Result<()> {
     let (predictor, resampling) = settings(bytes);
     let (width, height) = dataset.raster_size();
-    let halves: Vec<i32> = [2, 4, 8, 16].into_iter().filter(|&n| width.min(height) / n as usize >= 16).collect();
-    dataset.build_overviews(resampling, &halves, &[])?;
     let options = [
-        "TILED=YES".to_owned(),
-        "BLOCKXSIZE=1024".to_owned(),
-        "BLOCKYSIZE=1024".to_owned(),
-        "COMPRESS=DEFLATE".to_owned(),
-        "ZLEVEL=1".to_owned(),
-        format!("PREDICTOR={predictor}"),
-        "COPY_SRC_OVERVIEWS=YES".to_owned(),
-        "BIGTIFF=IF_SAFER".to_owned(),
+        "TILED=YES",
+        "BLOCKXSIZE=1024",
+        "BLOCKYSIZE=1024",
+        "COMPRESS=DEFLATE",
+        "ZLEVEL=1",
+        &format!("PREDICTOR={predictor}"),
+        "BIGTIFF=IF_SAFER",
     ];
-    let options = RasterCreationOptions::from_iter(options.iter().map(String::as_str));
-    dataset.create_copy(&DriverManager::get_driver_by_name("GTiff")?, path, &options)?.close()
+    let options = RasterCreationOptions::from_iter(options);
+    dataset.create_copy(&DriverManager::get_driver_by_name("GTiff")?, path, &options)?.close()?;
+    let update = DatasetOptions { open_flags: GdalOpenFlags::GDAL_OF_UPDATE, ..DatasetOptions::default() };
+    let mut file = Dataset::open_ex(path, update)?;
+    let halves: Vec<i32> = [2, 4, 8, 16].into_iter().filter(|&n| width.min(height) / n as usize >= 16).collect();
+    file.build_overviews(resampling, &halves, &[])?;
+    file.close()
 }
 
 fn cog(dataset: &Dataset, path: &Path, block: u32, bytes: usize) -> Result<()> {
     let (predictor, resampling) = settings(bytes);
     let options = [
-        format!("BLOCKSIZE={block}"),
-        "COMPRESS=DEFLATE".to_owned(),
-        "LEVEL=1".to_owned(),
-        format!("PREDICTOR={}", if predictor == "2" { "YES" } else { "NO" }),
-        format!("OVERVIEW_RESAMPLING={resampling}"),
-        "OVERVIEWS=IGNORE_EXISTING".to_owned(),
+        &format!("BLOCKSIZE={block}"),
+        "COMPRESS=DEFLATE",
+        "LEVEL=1",
+        &format!("PREDICTOR={}", if predictor == "2" { "YES" } else { "NO" }),
+        &format!("OVERVIEW_RESAMPLING={resampling}"),
     ];
-    let options = RasterCreationOptions::from_iter(options.iter().map(String::as_str));
+    let options = RasterCreationOptions::from_iter(options);
     dataset.create_copy(&DriverManager::get_driver_by_name("COG")?, path, &options)?.close()
 }

@@ -58,7 +58,7 @@ pub(super) fn split(block: Ring, target: f64, rng: &mut Rng) -> Vec<Ring> {
     let mut done = Vec::new();
     let mut left = vec![block];
     while let Some(piece) = left.pop() {
-        if area(&piece) <= target * rng.range(0.7, 1.5) || piece.len() < 3 {
+        if area(&piece) <= target * rng.range(0.7, 1.15) || piece.len() < 3 {
             done.push(piece);
             continue;
         }
@@ -145,7 +145,7 @@ mod tests {
         let pieces = split(block(), 30_000.0, &mut Rng::new(1));
         let sum: f64 = pieces.iter().map(|p| area(p)).sum();
         assert!((sum - area(&block())).abs() < 1e-3 && pieces.len() > 10);
-        assert!(pieces.iter().all(|p| area(p) > 0.0 && area(p) < 45_001.0));
+        assert!(pieces.iter().all(|p| area(p) > 0.0 && area(p) < 34_501.0));
     }
 
     #[test]

@@ -188,12 +188,12 @@ impl Painter<'_> {
         let fine = fractal(mix2(seed, 22), p[0] / 70.0, p[1] / 70.0, 3);
         let slope = smooth(mix2(seed, 23), (p[0] + 0.6 * p[1]) / 260.0, (p[1] - 0.6 * p[0]) / 700.0);
         let bank = (1.0 - (away - RIVER) / 160.0).clamp(0.0, 1.0) as f32;
-        let wet = super::spectra::ground(super::crops::Cover::Pasture, self.day);
-        let trees = (0.22 + 0.34 * large + 0.5 * fine).clamp(0.0, 0.9);
+        let grass = spectra::ground(super::crops::Cover::Pasture, self.day);
+        let trees = (0.26 + 0.4 * large + 0.55 * fine).clamp(0.0, 0.9);
         let ground = Ground {
             evergreen: trees * (1.0 - bank) + 0.35 * bank,
-            leaf: 0.22 * wet.leaf + 0.45 * bank * wet.leaf,
-            straw: 0.25 * wet.straw + 0.12,
+            leaf: grass.leaf * (0.5 + 0.3 * fine + 0.4 * bank).max(0.0),
+            straw: 0.45 * grass.straw + 0.1,
             bloom: 0.0,
         };
         let light = 1.0 + 0.14 * slope;
@@ -219,8 +219,8 @@ fn through(mut spectrum: Spectrum, cloud: f32, shadow: f32) -> Spectrum {
 fn row_depth(cover: super::crops::Cover) -> f32 {
     use super::crops::Cover::*;
     match cover {
-        Olive | Almond => 0.5,
-        Vineyard | Fruit | Citrus => 0.32,
+        Olive | Almond => 0.26,
+        Vineyard | Fruit | Citrus => 0.18,
         Maize | Vegetables | Sunflower => 0.08,
         _ => 0.04,
     }

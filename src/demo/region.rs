@@ -30,6 +30,8 @@ const MAX_AREA: f64 = 145_000.0;
 /// How much is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Size {
+    /// About 150 parcels on 0.06 x 0.04 degrees across the same border: whole-node tests.
+    Tiny,
     /// About 3000 parcels on 0.2 x 0.15 degrees across the border of UTM zones 30 and 31.
     Small,
     /// About 60,000 parcels on one whole tile of zone 30.
@@ -40,6 +42,7 @@ impl Size {
     /// `[west, south, east, north]`, degrees.
     pub fn bounds(self) -> [f64; 4] {
         match self {
+            Self::Tiny => [-0.03, 41.60, 0.03, 41.64],
             Self::Small => [-0.10, 41.55, 0.10, 41.70],
             Self::Full => [-0.50, 41.48, 0.62, 42.33],
         }
@@ -47,6 +50,7 @@ impl Size {
 
     fn parcels(self) -> usize {
         match self {
+            Self::Tiny => 150,
             Self::Small => 3_000,
             Self::Full => 60_000,
         }
@@ -56,6 +60,7 @@ impl Size {
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Tiny => "tiny",
             Self::Small => "small",
             Self::Full => "full",
         })
@@ -67,9 +72,10 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
+            "tiny" => Ok(Self::Tiny),
             "small" => Ok(Self::Small),
             "full" => Ok(Self::Full),
-            _ => Err(format!("size {text:?} is not small or full")),
+            _ => Err(format!("size {text:?} is not tiny, small or full")),
         }
     }
 }
@@ -213,7 +219,7 @@ fn candidate_blocks(plane: &Plane, bounds: [f64; 4], seed: u64) -> Vec<Block> {
             ];
             let middle = outline::centroid(&ring);
             if ring.iter().all(inside) && river_distance(seed, middle) > 640.0 {
-                let land = fractal(mix2(seed, 3), middle[0] / 4200.0, middle[1] / 4200.0, 3);
+                let land = fractal(mix2(seed, 3), middle[0] / 3600.0, middle[1] / 3600.0, 3);
                 blocks.push(Block { row, column, ring, land });
             }
         }
@@ -228,7 +234,8 @@ impl Block {
         let place = (u64::from(self.row as u32) << 32) | u64::from(self.column as u32);
         let mut rng = Rng::new(mix2(seed, place));
         let block = outline::draw_in(&self.ring, rng.range(5.0, 11.0));
-        let target = rng.log_range(12_000.0, 130_000.0);
+        let small_holdings = rng.unit() < 0.12;
+        let target = if small_holdings { rng.log_range(6_000.0, 24_000.0) } else { rng.log_range(24_000.0, 125_000.0) };
         let mut fields: Vec<Vec<Vec<Ring>>> = Vec::new();
         let mut may_join = false;
         for piece in outline::split(block, target, &mut rng) {

@@ -95,18 +95,18 @@ pub fn generate(
     Ok(items)
 }
 
-/// A whole tile is 1.3 GB per date: the full size has one date per season.
+/// The full size (1.3 GB of pixels per date) and the tiny one have one usable date per season.
 fn dates(size: Size) -> impl Iterator<Item = &'static Date> {
     DATES.iter().filter(move |date| match size {
         Size::Small => true,
-        Size::Full => date.clouds[0] < 20.0 && date.orbit_edge.is_none(),
+        Size::Tiny | Size::Full => date.clouds[0] < 20.0 && date.orbit_edge.is_none(),
     })
 }
 
 fn frames(size: Size) -> Result<Vec<Frame>, DemoError> {
     let [w, s, e, n] = size.bounds();
     match size {
-        Size::Small => Ok(vec![
+        Size::Tiny | Size::Small => Ok(vec![
             Frame { zone: 30, square: "YM", grid: around(32630, [w, s, 0.0, n])? },
             Frame { zone: 31, square: "BG", grid: around(32631, [0.0, s, e, n])? },
         ]),
