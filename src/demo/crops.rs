@@ -99,16 +99,31 @@ pub(super) static CROPS: [Crop; 36] = [
     crop("TRIAL CROP", "mystery_crop", "9912345678", 0, 0.3, Cover::Alfalfa),
 ];
 
-/// Colour and name of each class for pictures: `(class, name, red green blue)`.
-pub const CLASS_STYLES: [(u8, &str, [u8; 3]); 8] = [
-    (1, "OLIVES", [110, 140, 60]),
-    (2, "VINEYARDS", [140, 50, 120]),
-    (3, "CITRUS AND FRUIT", [250, 150, 30]),
-    (4, "ALMOND AND TREES", [30, 110, 60]),
-    (5, "WINTER CEREALS", [240, 210, 80]),
-    (6, "LEGUMES", [90, 200, 160]),
-    (7, "SUMMER VEGETABLES", [220, 50, 50]),
-    (8, "FALLOW", [170, 120, 80]),
+/// How a class is shown in pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClassStyle<'a> {
+    /// The mask value.
+    pub class: u8,
+    /// A short name.
+    pub name: &'a str,
+    /// Red, green, blue.
+    pub colour: [u8; 3],
+}
+
+const fn style(class: u8, name: &'static str, colour: [u8; 3]) -> ClassStyle<'static> {
+    ClassStyle { class, name, colour }
+}
+
+/// The eight classes of the mission.
+pub const CLASS_STYLES: [ClassStyle<'static>; 8] = [
+    style(1, "olives", [120, 150, 60]),
+    style(2, "vineyards", [150, 60, 140]),
+    style(3, "citrus and fruit", [250, 150, 30]),
+    style(4, "almond and trees", [30, 120, 70]),
+    style(5, "winter cereals", [240, 210, 80]),
+    style(6, "legumes", [90, 200, 190]),
+    style(7, "summer vegetables", [225, 50, 50]),
+    style(8, "fallow", [170, 120, 80]),
 ];
 
 #[cfg(test)]

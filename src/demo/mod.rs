@@ -5,6 +5,7 @@
 //! Trap: this room may use `domain`, and `node` may use this room; the worker's road never passes through it.
 
 mod cog;
+pub mod contact_sheet;
 mod crops;
 mod error;
 mod item;
@@ -19,7 +20,7 @@ pub mod server;
 mod sky;
 mod spectra;
 
-pub use crops::CLASS_STYLES;
+pub use crops::{CLASS_STYLES, ClassStyle};
 pub use error::DemoError;
 pub use prepare::{DemoInputs, prepare};
 pub use region::{Region, Size};

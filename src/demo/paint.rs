@@ -132,14 +132,14 @@ impl Painter<'_> {
                 let (spectrum, water) = self.ground(row, col, looks);
                 wet += u8::from(water);
                 let seen = through(spectrum, cloud, shadow);
-                for band in 0..FINE_BANDS {
-                    out.bands[band][quarter / 2 * width + col] = self.digital(seen[band], band, row, col);
+                for (band, value) in seen.into_iter().enumerate().take(FINE_BANDS) {
+                    out.bands[band][quarter / 2 * width + col] = self.digital(value, band, row, col);
                 }
                 (0..10).for_each(|band| mean[band] += spectrum[band] / 4.0);
             }
             let seen = through(mean, cloud, shadow);
-            for band in FINE_BANDS..10 {
-                out.bands[band][column] = self.digital(seen[band], band, pair, column);
+            for (band, value) in seen.into_iter().enumerate().skip(FINE_BANDS) {
+                out.bands[band][column] = self.digital(value, band, pair, column);
             }
             let ndvi = (mean[3] - mean[2]) / (mean[3] + mean[2]);
             let below = if wet >= 2 {

@@ -67,15 +67,20 @@ impl fmt::Display for Size {
     }
 }
 
-impl FromStr for Size {
-    type Err = String;
+/// Not a size of the demo.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a size: use tiny, small or full")]
+pub struct UnknownSize(String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Size {
+    type Err = UnknownSize;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSize> {
         match text {
             "tiny" => Ok(Self::Tiny),
             "small" => Ok(Self::Small),
             "full" => Ok(Self::Full),
-            _ => Err(format!("size {text:?} is not tiny, small or full")),
+            _ => Err(UnknownSize(text.to_owned())),
         }
     }
 }
