@@ -7,7 +7,7 @@ use url::Url;
 
 use super::config::{Compression, Config, Resampling};
 use super::error::NodeError;
-use crate::adapters::broker::{Broker, EmbeddedBroker, EmbeddedLimits, TopicSpec};
+use crate::adapters::broker::{Broker, EmbeddedBroker, EmbeddedLimits, KafkaBroker, KafkaConfig, TopicSpec};
 use crate::adapters::catalog::{Catalog, CatalogSettings, StacCatalog};
 use crate::adapters::dataset::disk::DiskStore;
 use crate::adapters::geotiff;
@@ -62,12 +62,19 @@ pub fn parcels(config: &Config, classes: Arc<ClassTable>) -> Result<Arc<dyn Parc
 /// The broker: the one configured, or a new embedded one.
 ///
 /// # Errors
-/// Unusable properties.
-pub fn broker(config: &Config, client: &str) -> Result<Arc<dyn Broker>, NodeError> {
-    if config.kafka.is_embedded() {
+/// Unusable properties; a cluster that does not answer within `kafka.connect_timeout_s`.
+pub async fn broker(config: &Config, client: &str) -> Result<Arc<dyn Broker>, NodeError> {
+    let kafka = &config.kafka;
+    if kafka.is_embedded() {
         return Ok(Arc::new(EmbeddedBroker::new(EmbeddedLimits::default())));
     }
-    kafka(config, client)
+    let settings = KafkaConfig {
+        bootstrap_servers: kafka.bootstrap_servers.clone(),
+        client_id: client.to_owned(),
+        properties: kafka.properties.as_map().clone(),
+        connect_timeout: kafka.connect_timeout,
+    };
+    Ok(Arc::new(KafkaBroker::connect(settings).await?))
 }
 
 /// The topics of the configuration. The result, dead-letter and control topics need no parallelism.
@@ -130,6 +137,7 @@ pub fn catalog(config: &Config) -> Result<Arc<dyn Catalog>, NodeError> {
     let mut settings = CatalogSettings::new(stac_url(config)?);
     settings.relative_href_base = config.stac.relative_href_base().map(str::to_owned);
     settings.neighbourhood_deg = config.stac.neighbourhood;
+    settings.cloud_on_server = config.stac.cloud_on_server;
     settings.required = bands(config)?;
     Ok(Arc::new(StacCatalog::new(http, settings)?))
 }
