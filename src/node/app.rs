@@ -6,9 +6,10 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use super::cli::{Action, Invocation, Role};
+use super::cli::{Action, Invocation, Role, TopicsAction};
 use super::config::{Config, Need, process_env};
 use super::error::NodeError;
+use super::topics::{Consent, TopicsCommand};
 use super::{all, demo, group, master, monitor, parts, plan, shutdown, telemetry, topics, verify, worker};
 use crate::demo::server::DemoServer;
 
@@ -35,7 +36,10 @@ fn start(invocation: Invocation) -> Result<(), NodeError> {
     }
     let runtime = || {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        #[expect(clippy::expect_used, reason = "without a runtime there is nobody to report to; actix wants no Result here")]
+        #[expect(
+            clippy::expect_used,
+            reason = "without a runtime there is nobody to report to; actix wants no Result here"
+        )]
         builder.enable_all().worker_threads(2).thread_name("reactor").build().expect("a thread for the reactor")
     };
     actix::System::with_tokio_rt(runtime).block_on(run(config, files, sets, action))
@@ -73,12 +77,22 @@ async fn run(
         Action::Topics(asked) => {
             config.require(&[Need::Broker])?;
             let broker = parts::broker(&config, "topics").await?;
-            topics::run(&asked, &parts::topics(&config), &*broker, &mut std::io::stdout()).await
+            let command = match asked.action {
+                TopicsAction::Create => TopicsCommand::Create,
+                TopicsAction::List => TopicsCommand::List,
+                TopicsAction::Describe => TopicsCommand::Describe,
+                TopicsAction::Delete => TopicsCommand::Delete,
+                TopicsAction::Reset => TopicsCommand::Reset,
+            };
+            let mut answers = std::io::BufReader::new(std::io::stdin());
+            let consent = Consent::from_terminal(asked.yes, &mut answers);
+            Ok(topics::run(&*broker, command, &parts::topics(&config), consent, &mut std::io::stdout()).await?)
         }
         Action::Group => {
             config.require(&[Need::Broker])?;
             let broker = parts::broker(&config, "group").await?;
-            group::run(&config.kafka.group, &config.kafka.tasks_topic, &*broker, &mut std::io::stdout()).await
+            let topics = [config.kafka.tasks_topic.as_str()];
+            Ok(group::show(&*broker, &config.kafka.group, &topics, &mut std::io::stdout()).await?)
         }
         Action::Serve(asked) => {
             let server = DemoServer::start(&asked.dir, asked.listen).await?;

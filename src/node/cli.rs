@@ -363,7 +363,10 @@ mod tests {
             assert!(matches!(ok(&format!("node topics {action}")).action, Action::Topics(Topics { yes: false, .. })));
         }
         assert!(matches!(ok("node topics reset --yes").action, Action::Topics(Topics { yes: true, .. })));
-        assert_eq!(ok("node verify d --repair").action, Action::Verify(Verify { dir: "d".into(), repair: true, quick: false }));
+        assert_eq!(
+            ok("node verify d --repair").action,
+            Action::Verify(Verify { dir: "d".into(), repair: true, quick: false })
+        );
         assert_eq!(ok("node config --explain").action, Action::Config { explain: true });
         assert_eq!(ok("node group").action, Action::Group);
     }

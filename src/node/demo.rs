@@ -46,7 +46,7 @@ pub async fn run(
     let sheet = demo.out.join("contact-sheet.png");
     if report.is_ok() {
         let (from, to) = (dataset.clone(), sheet.clone());
-        let drawn = tokio::task::spawn_blocking(move || contact_sheet::write(&from, CLASS_STYLES, SHEET_CHIPS, &to));
+        let drawn = tokio::task::spawn_blocking(move || contact_sheet::write(&from, &CLASS_STYLES, SHEET_CHIPS, &to));
         drawn.await.map_err(|_| NodeError::Stopped("drawing the contact sheet panicked".into()))??;
     }
     let report = report?;

@@ -47,6 +47,12 @@ pub enum NodeError {
     /// The catalog.
     #[error("{0}")]
     Catalog(#[from] CatalogError),
+    /// `node topics`.
+    #[error("{0}")]
+    Topics(#[from] super::topics::TopicsError),
+    /// `node group`.
+    #[error("{0}")]
+    Group(#[from] super::group::GroupError),
     /// HTTP itself.
     #[error("{0}")]
     Http(#[from] HttpError),
@@ -78,7 +84,7 @@ impl NodeError {
         match self {
             Self::Config(_) | Self::Setting { .. } | Self::Classes(_) => 2,
             Self::Parcels(e) if e.severity() != Severity::Transient => 2,
-            Self::Plan(_) => 2,
+            Self::Plan(_) | Self::Topics(super::topics::TopicsError::NobodyToAsk) => 2,
             Self::Store(StoreError::Missing(_) | StoreError::NotMounted(_) | StoreError::OtherRun { .. }) => 2,
             _ => 1,
         }

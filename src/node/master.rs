@@ -84,7 +84,7 @@ fn scan(
     reactor: &tokio::runtime::Handle,
 ) -> Result<u64, ParcelError> {
     let mut batch = Vec::with_capacity(BATCH);
-    let mut send = |rows: Vec<_>| reactor.block_on(lane.send(ParcelsScanned { rows }));
+    let send = |rows: Vec<_>| reactor.block_on(lane.send(ParcelsScanned { rows }));
     let rows = source.scan(
         &mut |row| {
             batch.push(row.clone());
@@ -151,7 +151,8 @@ async fn publish(
     let bar = bar("publishing tasks");
     bar.set_length(plan.summary.tasks - already.len() as u64);
     let published = Arc::new(AtomicU64::new(0));
-    let stage = Publisher { broker: broker.clone(), topic: (*config.kafka.tasks_topic).into(), published: published.clone() };
+    let stage =
+        Publisher { broker: broker.clone(), topic: (*config.kafka.tasks_topic).into(), published: published.clone() };
     let lane: Lane<PublishPlan> = Lane::new("publisher", 1, stage.start().recipient());
     let (reply, mut answer) = oneshot::channel();
     lane.send(PublishPlan { plan: plan.clone(), already, reply }).await;

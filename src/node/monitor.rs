@@ -128,7 +128,8 @@ async fn ask(asks: &Lane<AskProgress>) -> Result<Progress, NodeError> {
 
 /// How far the workers are behind; `None` when the broker cannot say just now.
 async fn lag(config: &Config, broker: &dyn Broker) -> Option<Vec<Lag>> {
-    let asked = broker.group_lag(&config.kafka.group, &[&config.kafka.tasks_topic]);
+    let topics = [config.kafka.tasks_topic.as_str()];
+    let asked = broker.group_lag(&config.kafka.group, &topics);
     let lags = tokio::time::timeout(Duration::from_secs(2), asked).await.ok()?.ok()?;
     Some(lags.iter().map(|l| Lag { partition: l.partition, behind: l.lag() }).collect())
 }

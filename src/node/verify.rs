@@ -49,7 +49,8 @@ pub fn run(asked: &cli::Verify, out: &mut dyn Write) -> Result<(), NodeError> {
     }
     if !asked.repair {
         let mendable = report.findings.iter().any(|f| !matches!(f, Finding::Missing(..) | Finding::Damaged(..)));
-        let hint = if mendable { "; `--repair` mends what can be mended" } else { "; `--repair` takes broken tasks out" };
+        let hint =
+            if mendable { "; `--repair` mends what can be mended" } else { "; `--repair` takes broken tasks out" };
         return Err(NodeError::Incomplete(format!("{}: something is wrong{hint}", asked.dir.display())));
     }
     let lost = repair(&store, &report)?;

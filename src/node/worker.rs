@@ -103,9 +103,9 @@ pub async fn run(
     tracing::info!(?report, "worker is down");
     match why {
         Err(StopReason(reason)) => Err(NodeError::Stopped(reason)),
-        Ok(()) if left > 0 => {
-            Err(NodeError::Stopped(format!("{left} tasks were given up after worker.drain_timeout_s; others will do them")))
-        }
+        Ok(()) if left > 0 => Err(NodeError::Stopped(format!(
+            "{left} tasks were given up after worker.drain_timeout_s; others will do them"
+        ))),
         Ok(()) => Ok(report),
     }
 }
