@@ -30,7 +30,7 @@ const MAX_AREA: f64 = 145_000.0;
 /// How much is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Size {
-    /// About 150 parcels on 0.06 x 0.04 degrees across the same border: whole-node tests.
+    /// About 300 parcels on 0.06 x 0.04 degrees across the same border: whole-node tests.
     Tiny,
     /// About 3000 parcels on 0.2 x 0.15 degrees across the border of UTM zones 30 and 31.
     Small,
@@ -50,7 +50,7 @@ impl Size {
 
     fn parcels(self) -> usize {
         match self {
-            Self::Tiny => 150,
+            Self::Tiny => 300,
             Self::Small => 3_000,
             Self::Full => 60_000,
         }
