@@ -1,1 +1,17 @@
-//! actors
+//! The stages of a node: thin actors that receive, call a rule or a door, and pass on.
+
+pub mod cpu;
+pub mod intake;
+pub mod lane;
+pub mod messages;
+pub mod pixels;
+pub mod planner;
+pub mod publisher;
+pub mod rasteriser;
+pub mod retry;
+pub mod sampler;
+pub mod scenes;
+pub mod settler;
+pub mod tallier;
+pub mod ticket;
+pub mod writer;

@@ -1,3 +1,10 @@
-//! adapters
+//! One door for each outer world: a small trait, its real implementation and a scripted twin.
+
+pub mod broker;
+pub mod catalog;
 pub mod crs;
+pub mod dataset;
+pub mod geotiff;
+pub mod http;
+pub mod imagery;
 pub mod parcels;

@@ -1,0 +1,104 @@
+//! First stage: from a broker's message to a task, or to the dead-letter topic.
+//!
+//! Contract: a message that is no task is poison and never reaches a later stage; a task whose manifest
+//! exists already is settled from it at once, after completing its publication if need be.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::{Actor, Context, Handler};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info_span};
+
+use super::lane::{Credited, Lane};
+use super::messages::{Job, SampleParcels, TaskArrived};
+use super::retry::{GiveUp, RetryPolicy, retry};
+use super::ticket::{Outcome, Settled, Ticket};
+use super::writer::store_failure;
+use crate::adapters::dataset::DatasetStore;
+use crate::domain::failure::Failure;
+use crate::domain::manifest::Manifest;
+use crate::domain::result::Status;
+use crate::domain::task::{MAX_TASK_BYTES, Task, TaskError};
+
+/// What the intake needs.
+#[derive(Clone)]
+pub struct Intake {
+    /// Name of this worker.
+    pub worker: Arc<str>,
+    /// Seed of tasks that carry none.
+    pub seed: u64,
+    /// The dataset, to find finished tasks.
+    pub store: Arc<dyn DatasetStore>,
+    /// Retries of the store.
+    pub retry: RetryPolicy,
+    /// Fires when the node drains: tasks not begun are given up.
+    pub drain: CancellationToken,
+    /// Who settles.
+    pub settler: actix::Recipient<Settled>,
+    /// Next stage.
+    pub sampler: Lane<SampleParcels>,
+}
+
+impl Actor for Intake {
+    type Context = Context<Self>;
+}
+
+impl Handler<Credited<TaskArrived>> for Intake {
+    type Result = ();
+
+    fn handle(&mut self, arrived: Credited<TaskArrived>, _: &mut Self::Context) {
+        let this = self.clone();
+        actix::spawn(async move {
+            let Credited { message, credit } = arrived;
+            this.take(message).await;
+            drop(credit);
+        });
+    }
+}
+
+impl Intake {
+    async fn take(self, arrived: TaskArrived) {
+        let (cancel, oversize) = (arrived.delivery.cancel.clone(), arrived.delivery.oversize);
+        let ticket = Ticket::new(arrived.delivery, self.settler.clone());
+        if self.drain.is_cancelled() || cancel.is_cancelled() {
+            return ticket.settle(Outcome::Abandoned);
+        }
+        let parsed = match oversize {
+            Some(bytes) if bytes > MAX_TASK_BYTES => Err(TaskError::TooLarge(bytes)),
+            _ => Task::parse(&ticket.delivery().payload),
+        };
+        let task = match parsed {
+            Ok(task) => task,
+            Err(error) => return ticket.settle(Outcome::Poison(error.to_string())),
+        };
+        let key = task.key();
+        let span = info_span!("task", task_id = task.task_id, worker = %self.worker);
+        let seed = task.seed.unwrap_or(self.seed);
+        let job = Job { key, seed, ticket, cancel, started: Instant::now(), span: span.clone(), task };
+        self.start(job).instrument(span).await;
+    }
+
+    async fn start(self, job: Job) {
+        match retry(self.retry, &job.cancel, || self.finished(&job)).await {
+            Ok(None) => self.sampler.send(SampleParcels { job }).await,
+            Ok(Some(manifest)) => {
+                tracing::debug!("finished before, by {}", manifest.result.worker_id);
+                job.ticket.settle(Outcome::Finished(Box::new(manifest.result)));
+            }
+            Err(GiveUp::Cancelled) => job.ticket.settle(Outcome::Abandoned),
+            Err(GiveUp::Failed(failure)) => job.fail(&self.worker, failure, Status::Failed),
+        }
+    }
+
+    /// The task's manifest, if it is finished; binds the directory to the task's run.
+    async fn finished(&self, job: &Job) -> Result<Option<Manifest>, Failure> {
+        let (store, key) = (self.store.clone(), job.key.clone());
+        let run = job.task.run_id.clone().unwrap_or_else(|| "external".to_owned());
+        let look = move || store.bind(&run).and_then(|()| store.finished(&key));
+        match tokio::task::spawn_blocking(look).await {
+            Ok(found) => found.map_err(|e| store_failure("intake", &e)),
+            Err(_) => Err(Failure::fatal("intake", "looking for the task's manifest panicked")),
+        }
+    }
+}

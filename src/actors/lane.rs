@@ -1,0 +1,173 @@
+//! The bounded way from one actor to the next.
+//!
+//! Contract: at most N messages of a lane exist, from the moment a credit is taken until the stage that
+//! received the message has dropped it; `reserve` and `send` wait for a credit, and that waiting is the
+//! back-pressure of the whole node. A message to a stopped actor is dropped, and with it its ticket.
+//! Trap: an actix mailbox alone is no bound (`send().await` queues without end, `do_send` ignores the
+//! capacity, handlers that return futures empty the mailbox), so the raw calls are banned outside this
+//! file.
+
+use std::sync::Arc;
+
+use actix::{Message, Recipient};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A message together with the credit it travels on; keep the credit until the work is done.
+pub struct Credited<M> {
+    /// The message.
+    pub message: M,
+    /// Freed on drop.
+    pub credit: Credit,
+}
+
+impl<M> Message for Credited<M> {
+    type Result = ();
+}
+
+/// One place in a lane.
+#[derive(Debug)]
+pub struct Credit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// A lane to one actor. Clones share the bound.
+pub struct Lane<M: Send + 'static> {
+    name: &'static str,
+    size: usize,
+    to: Recipient<Credited<M>>,
+    credits: Arc<Semaphore>,
+}
+
+impl<M: Send + 'static> Clone for Lane<M> {
+    fn clone(&self) -> Self {
+        Self { name: self.name, size: self.size, to: self.to.clone(), credits: self.credits.clone() }
+    }
+}
+
+/// A credit that has been taken and not used yet.
+pub struct Slot<M: Send + 'static> {
+    to: Recipient<Credited<M>>,
+    credit: Credit,
+}
+
+impl<M: Send + 'static> Lane<M> {
+    /// A lane of `size` messages to `to`.
+    pub fn new(name: &'static str, size: usize, to: Recipient<Credited<M>>) -> Self {
+        Self { name, size, to, credits: Arc::new(Semaphore::new(size)) }
+    }
+
+    /// Waits for a credit.
+    pub async fn reserve(&self) -> Slot<M> {
+        match self.credits.clone().acquire_owned().await {
+            Ok(permit) => Slot { to: self.to.clone(), credit: Credit(permit) },
+            // Nobody closes the semaphore: this lane holds it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits for a credit, then sends.
+    pub async fn send(&self, message: M) {
+        self.reserve().await.send(message);
+    }
+
+    /// Name, for metrics and logs.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Messages that exist now.
+    pub fn in_use(&self) -> usize {
+        self.size - self.credits.available_permits()
+    }
+
+    /// Most messages that can exist.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+}
+
+impl<M: Send + 'static> Slot<M> {
+    /// Sends on the credit taken; never waits.
+    #[expect(clippy::disallowed_methods, reason = "the credit is the bound")]
+    pub fn send(self, message: M) {
+        self.to.do_send(Credited { message, credit: self.credit });
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::time::Duration;
+
+    use actix::{Actor, Context, Handler};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Slow {
+        now: Arc<AtomicUsize>,
+        peak: Arc<AtomicUsize>,
+        seen: Arc<AtomicUsize>,
+    }
+
+    impl Actor for Slow {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Credited<u32>> for Slow {
+        type Result = ();
+        fn handle(&mut self, message: Credited<u32>, _: &mut Self::Context) {
+            let (now, peak, seen) = (self.now.clone(), self.peak.clone(), self.seen.clone());
+            actix::spawn(async move {
+                peak.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                now.fetch_sub(1, SeqCst);
+                seen.fetch_add(1, SeqCst);
+                drop(message);
+            });
+        }
+    }
+
+    #[test]
+    fn never_more_than_its_size_are_queued_or_running() {
+        actix::System::new().block_on(async {
+            let actor = Slow::default();
+            let (peak, seen) = (actor.peak.clone(), actor.seen.clone());
+            let lane: Lane<u32> = Lane::new("test", 4, actor.start().recipient());
+            for i in 0..200 {
+                lane.send(i).await;
+                assert!(lane.in_use() <= 4);
+            }
+            while lane.in_use() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!((peak.load(SeqCst), seen.load(SeqCst)), (4, 200));
+        });
+    }
+
+    #[test]
+    fn a_message_to_a_stopped_actor_gives_its_credit_back() {
+        actix::System::new().block_on(async {
+            let address = Slow::default().start();
+            let lane: Lane<u32> = Lane::new("test", 1, address.clone().recipient());
+            let (tell, hear) = tokio::sync::oneshot::channel::<()>();
+            drop(tell);
+            let _ = hear.await;
+            struct Stop;
+            impl Message for Stop {
+                type Result = ();
+            }
+            impl Handler<Stop> for Slow {
+                type Result = ();
+                fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+                    actix::ActorContext::stop(ctx);
+                }
+            }
+            #[allow(clippy::disallowed_methods)]
+            let _ = address.send(Stop).await;
+            for i in 0..3 {
+                lane.send(i).await;
+            }
+            assert_eq!(lane.in_use(), 0);
+        });
+    }
+}

@@ -1,0 +1,253 @@
+//! What travels between the stages of a worker, in the order of the road.
+//!
+//! Contract: a message owns all it needs; each is bounded by its lane, so the sizes below times the lanes'
+//! bounds are the node's memory: [`Rasterise`] holds one chip's pixels (1.3 MiB at 10 x 256 x 256),
+//! [`WriteChip`] its encoded files (0.9 MiB).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
+
+use super::ticket::{Outcome, Ticket};
+use crate::adapters::broker::Delivery;
+use crate::domain::classes::ClassId;
+use crate::domain::failure::Failure;
+use crate::domain::label_index::LabelIndex;
+use crate::domain::manifest::{ChipRecord, Rejection};
+use crate::domain::parcel::Parcel;
+use crate::domain::result::{Status, TaskResult};
+use crate::domain::scene::Scene;
+use crate::domain::task::{Task, TaskKey};
+use crate::domain::window::Window;
+
+/// A message has come from the broker. To the intake.
+pub struct TaskArrived {
+    /// It.
+    pub delivery: Delivery,
+}
+
+/// A task under way: what all stages know about it.
+#[derive(Debug)]
+pub struct Job {
+    /// The task.
+    pub task: Task,
+    /// Its key.
+    pub key: TaskKey,
+    /// Seed that decides about it.
+    pub seed: u64,
+    /// The obligation to settle it.
+    pub ticket: Ticket,
+    /// Fires when its partition is lost or the node gives up draining.
+    pub cancel: CancellationToken,
+    /// When it arrived.
+    pub started: Instant,
+    /// Span of the task, for logs.
+    pub span: Span,
+}
+
+/// Draw the parcels of a cell. To the sampler.
+pub struct SampleParcels {
+    /// The task.
+    pub job: Job,
+}
+
+/// A parcel that was drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drawn {
+    /// Number of its chip within the task, from 0.
+    pub chip: u32,
+    /// Parcel id.
+    pub parcel: i64,
+    /// Its class.
+    pub class: ClassId,
+    /// Representative point, parcels' CRS.
+    pub point: [f64; 2],
+    /// The same, degrees.
+    pub lonlat: [f64; 2],
+}
+
+/// Find scenes for the drawn parcels. To the scenes stage.
+pub struct FindScenes {
+    /// The task.
+    pub job: Job,
+    /// Parcels that become chips, ascending by id.
+    pub drawn: Vec<Drawn>,
+    /// All labelled parcels of the cell and around it.
+    pub parcels: Arc<Vec<Parcel>>,
+}
+
+/// A scene that can give a chip.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The scene.
+    pub scene: Arc<Scene>,
+    /// The chip's window on the scene's 10 m grid.
+    pub window: Window,
+    /// What was searched: a season's name, or `every season`.
+    pub season: Arc<str>,
+}
+
+/// A chip to be made.
+#[derive(Debug, Clone)]
+pub struct ChipPlan {
+    /// The parcel in its centre.
+    pub drawn: Drawn,
+    /// Scenes that can give it, best first; at least one.
+    pub candidates: Vec<Candidate>,
+}
+
+/// Read the windows of a task's chips. To the pixels stage.
+pub struct ReadWindows {
+    /// The task and what has become of its chips.
+    pub fan: Arc<Fan>,
+    /// The chips.
+    pub chips: Vec<ChipPlan>,
+}
+
+/// Burn the mask of a chip and encode both files. To the rasteriser.
+pub struct Rasterise {
+    /// The task.
+    pub fan: Arc<Fan>,
+    /// The parcel in the centre.
+    pub drawn: Drawn,
+    /// Where the pixels come from.
+    pub from: Candidate,
+    /// Position of the chip.
+    pub grid: crate::domain::scene::PixelGrid,
+    /// (bands, rows, cols), DN.
+    pub pixels: Vec<u16>,
+}
+
+/// Write a chip. To the writer.
+pub struct WriteChip {
+    /// The task.
+    pub fan: Arc<Fan>,
+    /// What the manifest will say; its file records are filled in by the writer.
+    pub record: ChipRecord,
+    /// Number of the chip.
+    pub chip: u32,
+    /// Encoded image.
+    pub image: Vec<u8>,
+    /// Encoded mask.
+    pub mask: Vec<u8>,
+}
+
+/// Everything of a task is decided: commit it and settle. To the writer.
+pub struct Conclude {
+    /// What came of it.
+    pub done: Done,
+}
+
+/// What became of one chip.
+#[derive(Debug)]
+pub enum ChipOutcome {
+    /// Staged.
+    Written(Box<ChipRecord>),
+    /// No chip of this parcel; the task goes on.
+    Rejected(Rejection),
+    /// The task cannot be finished now.
+    Broken(Failure),
+    /// Not wanted any more.
+    Abandoned,
+}
+
+/// A task whose chips are on their way: collects what becomes of them.
+///
+/// Each chip carries one `Arc` of it; whoever gives back the last one ([`Fan::give_back`]) gets the task
+/// again. A chip that vanishes without an outcome (its stage panicked) makes the task `Lost`.
+#[derive(Debug)]
+pub struct Fan {
+    job: Job,
+    expected: usize,
+    outcomes: Mutex<Vec<(u32, ChipOutcome)>>,
+    attempt: tokio::sync::OnceCell<crate::adapters::dataset::Attempt>,
+    parcels: Arc<Vec<Parcel>>,
+    labels: Mutex<HashMap<u32, Arc<OnceLock<Result<Arc<LabelIndex>, Failure>>>>>,
+}
+
+/// A task with the outcome of every chip.
+#[derive(Debug)]
+pub struct Done {
+    /// The task.
+    pub job: Job,
+    /// Outcome by number of the chip, ascending.
+    pub outcomes: Vec<(u32, ChipOutcome)>,
+    /// The staging place, if a chip was staged.
+    pub attempt: Option<crate::adapters::dataset::Attempt>,
+    /// Status to report when there was nothing to do; `None`: by the outcomes.
+    pub skipped: Option<Status>,
+}
+
+impl Fan {
+    /// A task with `expected` chips.
+    pub fn new(job: Job, expected: usize, parcels: Arc<Vec<Parcel>>) -> Self {
+        Self {
+            job,
+            expected,
+            outcomes: Mutex::new(Vec::with_capacity(expected)),
+            attempt: tokio::sync::OnceCell::new(),
+            parcels,
+            labels: Mutex::default(),
+        }
+    }
+
+    /// The task.
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// Where its files are staged; made by the first chip that is written.
+    pub fn attempt(&self) -> &tokio::sync::OnceCell<crate::adapters::dataset::Attempt> {
+        &self.attempt
+    }
+
+    /// The labels in the CRS `epsg`, made once by `make` from the parcels.
+    ///
+    /// # Errors
+    /// What `make` said, to everybody who asks.
+    pub fn labels(
+        &self,
+        epsg: u32,
+        make: impl FnOnce(&[Parcel]) -> Result<LabelIndex, Failure>,
+    ) -> Result<Arc<LabelIndex>, Failure> {
+        let cell = self.labels.lock().unwrap_or_else(PoisonError::into_inner).entry(epsg).or_default().clone();
+        cell.get_or_init(|| make(&self.parcels).map(Arc::new)).clone()
+    }
+
+    /// Notes what became of a chip.
+    pub fn note(&self, chip: u32, outcome: ChipOutcome) {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((chip, outcome));
+    }
+
+    /// Gives one share back; the last one gets the whole task, unless a chip vanished.
+    pub fn give_back(fan: Arc<Self>) -> Option<Done> {
+        let fan = Arc::into_inner(fan)?;
+        let mut outcomes = fan.outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if outcomes.len() != fan.expected {
+            // The job is dropped here, and its ticket settles as lost.
+            tracing::error!(task = %fan.job.key, "{} of {} chips vanished", fan.expected - outcomes.len(), fan.expected);
+            return None;
+        }
+        outcomes.sort_by_key(|(chip, _)| *chip);
+        Some(Done { job: fan.job, outcomes, attempt: fan.attempt.into_inner(), skipped: None })
+    }
+}
+
+impl Job {
+    /// Settles with a failure of a stage before there were chips.
+    pub fn fail(self, worker: &str, failure: Failure, status: Status) {
+        let outcome = match failure.severity {
+            crate::domain::failure::Severity::Fatal => Outcome::Fatal(failure),
+            _ => {
+                let mut result = TaskResult::empty(&self.task, worker, status);
+                result.error = Some(failure.to_string());
+                result.elapsed_ms = self.started.elapsed().as_millis() as u64;
+                Outcome::Failed(Box::new(result))
+            }
+        };
+        self.ticket.settle(outcome);
+    }
+}

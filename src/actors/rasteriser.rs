@@ -1,0 +1,167 @@
+//! Fifth stage: the mask of a chip, and both files encoded.
+//!
+//! Contract: pure CPU work on the pool, one chip a message. A mask holds every labelled parcel in the
+//! window, not only the drawn one; a chip whose mask would be empty is rejected (`empty_mask`).
+
+use std::sync::Arc;
+
+use actix::{Actor, Context, Handler};
+use tracing::Instrument as _;
+
+use super::cpu::CpuPool;
+use super::lane::{Credited, Lane};
+use super::messages::{ChipOutcome, Conclude, Fan, Rasterise, WriteChip};
+use crate::adapters::crs::{Crs, CrsError, Transform};
+use crate::adapters::geotiff::{Compression, Place, encode_image, encode_mask};
+use crate::domain::band::Band;
+use crate::domain::chip_name::{NameParts, NameTemplate};
+use crate::domain::failure::Failure;
+use crate::domain::label_index::{Label, LabelIndex};
+use crate::domain::labels::{Scratch, histogram};
+use crate::domain::manifest::{ChipRecord, FileRecord, Rejection};
+use crate::domain::parcel::Parcel;
+
+/// What the rasteriser needs.
+#[derive(Clone)]
+pub struct Rasteriser {
+    /// What encoding depends on.
+    pub how: Arc<Encoding>,
+    /// Where the work is done.
+    pub cpu: CpuPool,
+    /// Next stage.
+    pub writer: Lane<WriteChip>,
+    /// Where a task ends whose last chip is rejected here.
+    pub conclude: Lane<Conclude>,
+}
+
+/// How chips look and are called.
+#[derive(Debug)]
+pub struct Encoding {
+    /// Name of this worker.
+    pub worker: Arc<str>,
+    /// CRS of the parcels.
+    pub crs: Crs,
+    /// Bands of the image, in order.
+    pub bands: Vec<Band>,
+    /// Colours of the mask's values.
+    pub palette: [[u8; 3]; 256],
+    /// Compression of both files.
+    pub compression: Compression,
+    /// Names of chips.
+    pub names: NameTemplate,
+}
+
+impl Actor for Rasteriser {
+    type Context = Context<Self>;
+}
+
+impl Handler<Credited<Rasterise>> for Rasteriser {
+    type Result = ();
+
+    fn handle(&mut self, asked: Credited<Rasterise>, _: &mut Self::Context) {
+        let this = self.clone();
+        let span = asked.message.fan.job().span.clone();
+        let work = async move {
+            let Credited { message, credit } = asked;
+            this.make(message).await;
+            drop(credit);
+        };
+        actix::spawn(work.instrument(span));
+    }
+}
+
+impl Rasteriser {
+    async fn make(self, asked: Rasterise) {
+        let (fan, chip) = (asked.fan.clone(), asked.drawn.chip);
+        if fan.job().cancel.is_cancelled() {
+            drop(asked);
+            return self.end(fan, chip, ChipOutcome::Abandoned).await;
+        }
+        let how = self.how.clone();
+        let Some(made) = self.cpu.run(move || how.encode(asked)).await else { return };
+        match made {
+            Ok(write) => {
+                // The chip's share of the task travels on in the message.
+                drop(fan);
+                self.writer.send(write).await;
+            }
+            Err(outcome) => self.end(fan, chip, outcome).await,
+        }
+    }
+
+    async fn end(&self, fan: Arc<Fan>, chip: u32, outcome: ChipOutcome) {
+        fan.note(chip, outcome);
+        if let Some(done) = Fan::give_back(fan) {
+            self.conclude.send(Conclude { done }).await;
+        }
+    }
+}
+
+impl Encoding {
+    /// Burns, encodes, and describes one chip.
+    fn encode(&self, asked: Rasterise) -> Result<WriteChip, ChipOutcome> {
+        let Rasterise { fan, drawn, from, grid, mut pixels } = asked;
+        let broken = |reason: String| ChipOutcome::Broken(Failure::permanent("rasteriser", reason));
+        let epsg = from.scene.epsg;
+        let make = |parcels: &[Parcel]| {
+            self.labels(parcels, epsg).map_err(|e| Failure::permanent("rasteriser", e.to_string()))
+        };
+        let labels = fan.labels(epsg, make).map_err(ChipOutcome::Broken)?;
+        let mask = labels.mask(&grid, &mut Scratch::default());
+        let counts = histogram(&mask);
+        if counts[0] as usize == mask.len() {
+            return Err(ChipOutcome::Rejected(Rejection {
+                parcel: drawn.parcel,
+                class: drawn.class,
+                reason: "empty_mask".into(),
+                detail: "no pixel centre lies in a labelled parcel".into(),
+            }));
+        }
+        let place = Place { grid: &grid, epsg };
+        let bands: Vec<&str> = self.bands.iter().map(|b| b.name()).collect();
+        let datetime = from.scene.datetime.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
+        let metadata = [("ITEM", &*from.scene.id), ("COLLECTION", &*from.scene.collection), ("DATETIME", &*datetime)];
+        let image =
+            encode_image(place, &bands, &metadata, &mut pixels, self.compression).map_err(|e| broken(e.to_string()))?;
+        let mask = encode_mask(place, &self.palette, &mask, self.compression).map_err(|e| broken(e.to_string()))?;
+        let job = fan.job();
+        let name = self.names.name(&NameParts {
+            worker: &self.worker,
+            task: job.task.task_id,
+            class: drawn.class.get(),
+            chip: drawn.chip,
+            parcel: drawn.parcel,
+            run: &job.key.run,
+        });
+        let pending = || FileRecord { bytes: 0, sha256: String::new() };
+        let record = ChipRecord {
+            name,
+            class: drawn.class,
+            parcel: drawn.parcel,
+            item: from.scene.id.clone(),
+            collection: from.scene.collection.clone(),
+            datetime,
+            cloud_cover: from.scene.cloud_cover,
+            season: from.season.to_string(),
+            epsg,
+            grid,
+            pixels: (0..=255).zip(counts).filter(|(_, n)| *n > 0).collect(),
+            image: pending(),
+            mask: pending(),
+        };
+        Ok(WriteChip { fan, record, chip: drawn.chip, image, mask })
+    }
+
+    /// The labelled parcels in the CRS `epsg`; those without a place there are left out.
+    fn labels(&self, parcels: &[Parcel], epsg: u32) -> Result<LabelIndex, CrsError> {
+        let transform = Transform::new(&self.crs, &Crs::epsg(epsg)?)?;
+        let mut labels = Vec::with_capacity(parcels.len());
+        for parcel in parcels {
+            let Some(class) = parcel.class else { continue };
+            let mut shape = parcel.shape.clone();
+            transform.points_or_nan(shape.points_mut())?;
+            labels.push(Label { id: parcel.id, class, shape });
+        }
+        Ok(LabelIndex::new(labels))
+    }
+}

@@ -1,0 +1,130 @@
+//! The one place where anything is tried again.
+//!
+//! Contract: only [`Severity::Transient`] failures are retried, with exponential back-off and jitter,
+//! never sooner than the server asked for (`Retry-After`), at most `retries` times; the caller keeps its
+//! credit meanwhile, so a sick server slows the node down instead of burning its task list.
+//! Trap: an operation that is retried must be repeatable.
+
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::failure::{Failure, Severity};
+
+/// How often and how fast.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryPolicy {
+    /// Further attempts after the first.
+    pub retries: u32,
+    /// First pause; doubles from attempt to attempt.
+    pub first: Duration,
+    /// Longest pause, `Retry-After` aside.
+    pub longest: Duration,
+}
+
+impl RetryPolicy {
+    /// `retries` further attempts, pausing 0.5 s, 1 s, 2 s, … up to a minute.
+    pub fn of(retries: u32) -> Self {
+        Self { retries, first: Duration::from_millis(500), longest: Duration::from_secs(60) }
+    }
+}
+
+/// Why there is no result.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GiveUp {
+    /// The work is not wanted any more.
+    Cancelled,
+    /// It failed, and more attempts make no sense.
+    Failed(Failure),
+}
+
+/// Runs `work` until it succeeds, fails for good, or is cancelled.
+///
+/// # Errors
+/// [`GiveUp`].
+pub async fn retry<T, W, F>(policy: RetryPolicy, cancel: &CancellationToken, work: W) -> Result<T, GiveUp>
+where
+    W: FnMut() -> F,
+    F: Future<Output = Result<T, Failure>>,
+{
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(policy.first)
+        .with_max_delay(policy.longest)
+        .with_max_times(policy.retries as usize)
+        .with_jitter();
+    let attempts = work
+        .retry(pauses)
+        .when(|failure| failure.severity == Severity::Transient)
+        .adjust(|failure, pause| {
+            let asked = failure.retry_after_s.map(Duration::from_secs);
+            pause.map(|p| asked.map_or(p, |a| a.max(p)))
+        })
+        .notify(|failure, pause| {
+            tracing::warn!(
+                stage = failure.stage,
+                pause_ms = pause.as_millis() as u64,
+                "{}, trying again",
+                failure.reason
+            );
+        });
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(GiveUp::Cancelled),
+        done = attempts => done.map_err(GiveUp::Failed),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn quick(retries: u32) -> RetryPolicy {
+        RetryPolicy { retries, first: Duration::from_millis(10), longest: Duration::from_millis(40) }
+    }
+
+    async fn failing(failure: Failure, times: u32, policy: RetryPolicy) -> (Result<u32, GiveUp>, u32) {
+        let calls = Cell::new(0);
+        let work = || {
+            calls.set(calls.get() + 1);
+            let out = if calls.get() > times { Ok(7) } else { Err(failure.clone()) };
+            async move { out }
+        };
+        let result = retry(policy, &CancellationToken::new(), work).await;
+        (result, calls.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn transient_failures_are_tried_again_and_others_are_not() {
+        let (got, calls) = failing(Failure::transient("scenes", "503"), 2, quick(5)).await;
+        assert_eq!((got, calls), (Ok(7), 3));
+        let (got, calls) = failing(Failure::permanent("scenes", "404"), 2, quick(5)).await;
+        assert_eq!((got, calls), (Err(GiveUp::Failed(Failure::permanent("scenes", "404"))), 1));
+        let (got, calls) = failing(Failure::transient("scenes", "503"), 9, quick(3)).await;
+        assert_eq!((got, calls), (Err(GiveUp::Failed(Failure::transient("scenes", "503"))), 4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_server_s_wish_is_a_lower_bound() {
+        let before = tokio::time::Instant::now();
+        let failure = Failure { retry_after_s: Some(20), ..Failure::transient("pixels", "429") };
+        failing(failure, 1, quick(3)).await.0.unwrap();
+        assert!(before.elapsed() >= Duration::from_secs(20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cancelling_ends_the_pause() {
+        let cancel = CancellationToken::new();
+        let stop = cancel.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            stop.cancel();
+        });
+        let policy = RetryPolicy { first: Duration::from_secs(3600), ..quick(3) };
+        let work = || async { Err::<(), _>(Failure::transient("pixels", "503")) };
+        assert_eq!(retry(policy, &cancel, work).await, Err(GiveUp::Cancelled));
+    }
+}

@@ -1,0 +1,123 @@
+//! Second stage: which parcels of the cell become chips.
+//!
+//! Contract: the draw depends on the run's seed and the parcel's id alone; a cell with nothing to do ends
+//! here, with the original pipeline's statuses, and costs no HTTP request.
+
+use std::sync::Arc;
+
+use actix::{Actor, Context, Handler};
+use tracing::Instrument as _;
+
+use super::cpu::CpuPool;
+use super::lane::{Credited, Lane};
+use super::messages::{Conclude, Done, Drawn, FindScenes, Job, SampleParcels};
+use super::ticket::Outcome;
+use crate::adapters::parcels::ParcelSource;
+use crate::domain::failure::Failure;
+use crate::domain::parcel::Parcel;
+use crate::domain::result::Status;
+use crate::domain::sampling::is_drawn;
+use crate::domain::task::Task;
+
+/// What the sampler needs.
+#[derive(Clone)]
+pub struct Sampler {
+    /// Name of this worker.
+    pub worker: Arc<str>,
+    /// The parcels.
+    pub parcels: Arc<dyn ParcelSource>,
+    /// Cells with fewer parcels are skipped.
+    pub min_parcels: u64,
+    /// How far around the cell labels are needed, metres.
+    pub margin_m: f64,
+    /// Where the work is done.
+    pub cpu: CpuPool,
+    /// Next stage.
+    pub scenes: Lane<FindScenes>,
+    /// Where a task with nothing to do ends.
+    pub conclude: Lane<Conclude>,
+}
+
+impl Actor for Sampler {
+    type Context = Context<Self>;
+}
+
+impl Handler<Credited<SampleParcels>> for Sampler {
+    type Result = ();
+
+    fn handle(&mut self, asked: Credited<SampleParcels>, _: &mut Self::Context) {
+        let this = self.clone();
+        let span = asked.message.job.span.clone();
+        let work = async move {
+            let Credited { message, credit } = asked;
+            this.sample(message.job).await;
+            drop(credit);
+        };
+        actix::spawn(work.instrument(span));
+    }
+}
+
+/// What a cell gives.
+enum Draw {
+    Nothing(Status),
+    Some { drawn: Vec<Drawn>, parcels: Vec<Parcel> },
+}
+
+impl Sampler {
+    async fn sample(self, job: Job) {
+        if job.cancel.is_cancelled() {
+            return job.ticket.settle(Outcome::Abandoned);
+        }
+        let (parcels, margin, min) = (self.parcels.clone(), self.margin_m, self.min_parcels);
+        let (task, seed) = (job.task.clone(), job.seed);
+        let work = move || {
+            let around = parcels.cell(task.bbox, margin)?;
+            Ok(draw(&task, seed, min, around))
+        };
+        let Some(drawn) = self.cpu.run(work).await else { return };
+        match drawn.map_err(|e: crate::adapters::parcels::ParcelError| parcel_failure(&e)) {
+            Ok(Draw::Some { drawn, parcels }) => {
+                tracing::debug!(chips = drawn.len(), "parcels drawn");
+                self.scenes.send(FindScenes { job, drawn, parcels: Arc::new(parcels) }).await;
+            }
+            Ok(Draw::Nothing(status)) => {
+                let done = Done { job, outcomes: Vec::new(), attempt: None, skipped: Some(status) };
+                self.conclude.send(Conclude { done }).await;
+            }
+            Err(failure) => job.fail(&self.worker, failure, Status::Failed),
+        }
+    }
+}
+
+/// Draws the parcels of the cell from all those around it. `around` is ascending by id; what is kept of it
+/// are the labelled parcels.
+fn draw(task: &Task, seed: u64, min_parcels: u64, mut around: Vec<Parcel>) -> Draw {
+    let inside = around.iter().filter(|p| task.holds(p.lonlat[0], p.lonlat[1]));
+    if (inside.clone().count() as u64) < min_parcels {
+        return Draw::Nothing(Status::SkippedFewPolygons);
+    }
+    let wanted =
+        |p: &&Parcel| p.class.is_some_and(|c| task.sampling_probs.is_empty() || task.sampling_probs.contains_key(&c));
+    if !inside.clone().any(|p| wanted(&p)) {
+        return Draw::Nothing(Status::SkippedNoTargetClasses);
+    }
+    let drawn: Vec<Drawn> = inside
+        .filter_map(|p| Some((p, p.class?)))
+        .filter(|(p, class)| {
+            let chance =
+                if task.sampling_probs.is_empty() { Some(1.0) } else { task.sampling_probs.get(class).copied() };
+            chance.is_some_and(|chance| is_drawn(seed, p.id, chance))
+        })
+        .zip(0..)
+        .map(|((p, class), chip)| Drawn { chip, parcel: p.id, class, point: p.point, lonlat: p.lonlat })
+        .collect();
+    if drawn.is_empty() {
+        return Draw::Nothing(Status::SkippedSampling);
+    }
+    around.retain(|p| p.class.is_some());
+    Draw::Some { drawn, parcels: around }
+}
+
+fn parcel_failure(error: &crate::adapters::parcels::ParcelError) -> Failure {
+    Failure { severity: error.severity(), stage: "sampler", reason: error.to_string(), retry_after_s: None }
+}

@@ -1,0 +1,309 @@
+//! Last stage of the road: files into the staging place, then the whole task into the dataset.
+//!
+//! Contract: a chip's credit is held until its files are on the disk, so a slow share slows the whole
+//! road down; a task is committed when its last chip is decided, whichever stage that happens in, and its
+//! ticket is settled only after the commit. A store that cannot write stops the node, not the task.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use actix::{Actor, Context, Handler};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::lane::Credited;
+use super::messages::{ChipOutcome, Conclude, Done, Fan, Job, WriteChip};
+use super::retry::{GiveUp, RetryPolicy, retry};
+use super::ticket::Outcome;
+use crate::adapters::dataset::{Attempt, Committed, DatasetStore, StoreError};
+use crate::domain::failure::{Failure, Severity};
+use crate::domain::manifest::{ChipRecord, Manifest, Rejection, SCHEMA};
+use crate::domain::result::{Status, TaskResult};
+
+/// What the writer needs.
+#[derive(Clone)]
+pub struct Writer {
+    /// Name of this worker.
+    pub worker: Arc<str>,
+    /// The dataset.
+    pub store: Arc<dyn DatasetStore>,
+    /// Retries of the store.
+    pub retry: RetryPolicy,
+}
+
+impl Actor for Writer {
+    type Context = Context<Self>;
+}
+
+impl Handler<Credited<WriteChip>> for Writer {
+    type Result = ();
+
+    fn handle(&mut self, asked: Credited<WriteChip>, _: &mut Self::Context) {
+        let this = self.clone();
+        let span = asked.message.fan.job().span.clone();
+        let work = async move {
+            let Credited { message, credit } = asked;
+            this.write(message).await;
+            drop(credit);
+        };
+        actix::spawn(work.instrument(span));
+    }
+}
+
+impl Handler<Credited<Conclude>> for Writer {
+    type Result = ();
+
+    fn handle(&mut self, asked: Credited<Conclude>, _: &mut Self::Context) {
+        let this = self.clone();
+        let span = asked.message.done.job.span.clone();
+        let work = async move {
+            let Credited { message, credit } = asked;
+            this.conclude(message.done).await;
+            drop(credit);
+        };
+        actix::spawn(work.instrument(span));
+    }
+}
+
+impl Writer {
+    async fn write(self, asked: WriteChip) {
+        let WriteChip { fan, record, chip, image, mask } = asked;
+        let outcome = if fan.job().cancel.is_cancelled() {
+            ChipOutcome::Abandoned
+        } else {
+            match self.stage(&fan, record, image.into(), mask.into()).await {
+                Ok(record) => ChipOutcome::Written(Box::new(record)),
+                Err(GiveUp::Cancelled) => ChipOutcome::Abandoned,
+                Err(GiveUp::Failed(failure)) => ChipOutcome::Broken(failure),
+            }
+        };
+        fan.note(chip, outcome);
+        if let Some(done) = Fan::give_back(fan) {
+            self.conclude(done).await;
+        }
+    }
+
+    /// Puts a chip's files into the task's staging place.
+    async fn stage(
+        &self,
+        fan: &Fan,
+        mut record: ChipRecord,
+        image: Arc<[u8]>,
+        mask: Arc<[u8]>,
+    ) -> Result<ChipRecord, GiveUp> {
+        let cancel = &fan.job().cancel;
+        let begin = || async {
+            let key = fan.job().key.clone();
+            self.blocking(move |store| store.begin(&key)).await
+        };
+        let attempt = fan.attempt().get_or_try_init(|| self.persist(cancel, begin)).await?;
+        let put = || {
+            let (attempt, name) = (attempt.clone(), record.name.clone());
+            let (image, mask) = (image.clone(), mask.clone());
+            self.blocking(move |store| store.stage(&attempt, &name, &image, &mask))
+        };
+        (record.image, record.mask) = self.persist(cancel, put).await?;
+        Ok(record)
+    }
+
+    /// Commits what there is, and settles.
+    async fn conclude(self, done: Done) {
+        let Done { job, outcomes, attempt, skipped } = done;
+        let verdict = Verdict::of(outcomes, skipped);
+        let outcome = match verdict {
+            Verdict::Keep(summary) => self.commit(&job, attempt, *summary).await,
+            other => {
+                if let Some(attempt) = attempt {
+                    self.abandon(attempt).await;
+                }
+                match other {
+                    Verdict::Abandoned => Outcome::Abandoned,
+                    Verdict::Broken(failure) if failure.severity == Severity::Fatal => Outcome::Fatal(failure),
+                    Verdict::Broken(failure) => match self.finished_elsewhere(&job).await {
+                        Some(result) => Outcome::Finished(Box::new(result)),
+                        None => self.failed(&job, Status::FailedDownload, failure.to_string(), None),
+                    },
+                    Verdict::Nothing(status, summary) => {
+                        let why = summary.why_nothing();
+                        self.failed(&job, status, why, Some(*summary))
+                    }
+                    Verdict::Keep(_) => return,
+                }
+            }
+        };
+        job.ticket.settle(outcome);
+    }
+
+    async fn commit(&self, job: &Job, attempt: Option<Attempt>, summary: Summary) -> Outcome {
+        let result = self.result(job, &summary);
+        let begin = || async {
+            let key = job.key.clone();
+            self.blocking(move |store| store.begin(&key)).await
+        };
+        let attempt = match attempt {
+            Some(attempt) => Ok(attempt),
+            None => self.persist(&job.cancel, begin).await,
+        };
+        let attempt = match attempt {
+            Ok(attempt) => attempt,
+            Err(GiveUp::Cancelled) => return Outcome::Abandoned,
+            Err(GiveUp::Failed(failure)) => return Outcome::Fatal(failure),
+        };
+        let manifest = Arc::new(Manifest {
+            schema: SCHEMA,
+            key: job.key.clone(),
+            attempt: attempt.id.clone(),
+            result: result.clone(),
+            chips: summary.chips,
+            rejected: summary.rejected,
+        });
+        // Not cancelled any more: from here on finishing is quicker than starting again elsewhere, and
+        // the commit point fences whoever comes second.
+        let commit = || {
+            let (attempt, manifest) = (attempt.clone(), manifest.clone());
+            self.blocking(move |store| store.commit(&attempt, &manifest))
+        };
+        match self.persist(&CancellationToken::new(), commit).await {
+            Ok(Committed::Ours) => Outcome::Finished(Box::new(result)),
+            Ok(Committed::Theirs(theirs)) => {
+                tracing::info!("{} finished this task first", theirs.result.worker_id);
+                Outcome::Finished(Box::new(theirs.result))
+            }
+            Err(GiveUp::Cancelled) => Outcome::Abandoned,
+            Err(GiveUp::Failed(f)) if f.severity == Severity::Permanent => {
+                self.failed(job, Status::Failed, f.to_string(), None)
+            }
+            Err(GiveUp::Failed(f)) => Outcome::Fatal(f),
+        }
+    }
+
+    fn result(&self, job: &Job, summary: &Summary) -> TaskResult {
+        let mut result = TaskResult::empty(&job.task, &self.worker, summary.status);
+        result.chips_saved = summary.chips.len() as u64;
+        for chip in &summary.chips {
+            *result.chips_per_class.entry(chip.class).or_default() += 1;
+        }
+        result.chips_rejected = summary.reasons();
+        result.sampled = (summary.chips.len() + summary.rejected.len()) as u64;
+        result.elapsed_ms = job.started.elapsed().as_millis() as u64;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        result.finished_ms = now.map_or(0, |d| d.as_millis() as u64);
+        result
+    }
+
+    fn failed(&self, job: &Job, status: Status, error: String, summary: Option<Summary>) -> Outcome {
+        let summary = summary.unwrap_or_default();
+        let mut result = self.result(job, &summary);
+        result.status = status;
+        result.error = Some(error);
+        Outcome::Failed(Box::new(result))
+    }
+
+    /// Retries; a store that stays away concerns the node, not the task.
+    async fn persist<T, W, F>(&self, cancel: &CancellationToken, work: W) -> Result<T, GiveUp>
+    where
+        W: FnMut() -> F,
+        F: Future<Output = Result<T, Failure>>,
+    {
+        retry(self.retry, cancel, work).await.map_err(|give_up| match give_up {
+            GiveUp::Failed(f) if f.severity == Severity::Transient => {
+                GiveUp::Failed(Failure { severity: Severity::Fatal, ..f })
+            }
+            other => other,
+        })
+    }
+
+    /// The result of another attempt that was faster, if there is one; its sweeping makes ours fail.
+    async fn finished_elsewhere(&self, job: &Job) -> Option<TaskResult> {
+        let key = job.key.clone();
+        let found = self.blocking(move |store| store.finished(&key)).await;
+        found.ok().flatten().map(|manifest| manifest.result)
+    }
+
+    async fn abandon(&self, attempt: Attempt) {
+        let store = self.store.clone();
+        // A panic there leaves a leftover, which `verify` finds.
+        let _ = tokio::task::spawn_blocking(move || store.abandon(&attempt)).await;
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn DatasetStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || work(&*store)).await {
+            Ok(done) => done.map_err(|e| store_failure("writer", &e)),
+            Err(_) => Err(Failure::fatal("writer", "writing panicked")),
+        }
+    }
+}
+
+/// What the store's error means to a stage.
+pub fn store_failure(stage: &'static str, error: &StoreError) -> Failure {
+    Failure { severity: error.severity(), stage, reason: error.to_string(), retry_after_s: None }
+}
+
+/// A task's chips, decided.
+#[derive(Debug)]
+struct Summary {
+    status: Status,
+    chips: Vec<ChipRecord>,
+    rejected: Vec<Rejection>,
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self { status: Status::Failed, chips: Vec::new(), rejected: Vec::new() }
+    }
+}
+
+impl Summary {
+    fn reasons(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for rejection in &self.rejected {
+            *counts.entry(rejection.reason.clone()).or_default() += 1;
+        }
+        counts
+    }
+
+    fn why_nothing(&self) -> String {
+        let counts: Vec<String> = self.reasons().iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        let detail = self.rejected.first().map_or("", |r| r.detail.as_str());
+        format!("no chip of {} parcels: {} ({detail})", self.rejected.len(), counts.join(", "))
+    }
+}
+
+/// What is to be done with a task.
+enum Verdict {
+    Keep(Box<Summary>),
+    Nothing(Status, Box<Summary>),
+    Broken(Failure),
+    Abandoned,
+}
+
+impl Verdict {
+    fn of(outcomes: Vec<(u32, ChipOutcome)>, skipped: Option<Status>) -> Self {
+        let mut summary = Summary { status: skipped.unwrap_or(Status::Success), ..Summary::default() };
+        let (mut broken, mut abandoned) = (None::<Failure>, false);
+        for (_, outcome) in outcomes {
+            match outcome {
+                ChipOutcome::Written(record) => summary.chips.push(*record),
+                ChipOutcome::Rejected(rejection) => summary.rejected.push(rejection),
+                ChipOutcome::Abandoned => abandoned = true,
+                // The gravest failure speaks for the task.
+                ChipOutcome::Broken(f) => broken = broken.filter(|b| b.severity >= f.severity).or(Some(f)),
+            }
+        }
+        match broken {
+            Some(failure) if failure.severity == Severity::Fatal || !abandoned => Self::Broken(failure),
+            _ if abandoned => Self::Abandoned,
+            _ if skipped.is_some() || !summary.chips.is_empty() => Self::Keep(Box::new(summary)),
+            _ => {
+                let empty = summary.rejected.iter().all(|r| r.reason == "empty_mask");
+                let status = if empty { Status::FailedEmptyMask } else { Status::FailedDownload };
+                Self::Nothing(status, Box::new(summary))
+            }
+        }
+    }
+}

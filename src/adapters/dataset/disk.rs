@@ -1,0 +1,329 @@
+//! The dataset on a file system that several machines may share (NFS v3/v4).
+//!
+//! ```text
+//! DIR/images/NAME.tif  DIR/masks/NAME.tif        the dataset
+//! DIR/.manifests/RUN/task_N.json                 one per finished task; its link is the commit point
+//! DIR/.staging/RUN/N/ATTEMPT/NAME.{image,mask}.tif, manifest.json
+//! DIR/dataset.json                               the run the directory belongs to
+//! ```
+//!
+//! Contract: files are written and synced in the staging place; `link(2)` of the manifest commits
+//! (atomic, never replaces, also on NFS); then each file is linked to its final name and the staging
+//! place is removed. A crash between any two of these steps is completed by the next
+//! [`DatasetStore::finished`] of that task. Nothing depends on pids, clocks, locks or mtimes.
+//! Trap: over NFS a link whose reply was lost reports `EEXIST` on its own retry; so after any error the
+//! manifest that is there is read, and the attempt named in it decides.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use super::{Attempt, Committed, DatasetStore, StoreError, file_record, hex};
+use crate::domain::chip_name::is_safe_stem;
+use crate::domain::manifest::{FileRecord, MAX_BYTES, Manifest};
+use crate::domain::task::{TaskKey, is_safe_run_id};
+
+/// File that says "this is the share, not an empty mount point".
+pub const MARKER: &str = ".satellite-output";
+
+/// Name of the file that binds a directory to a run.
+pub const RUN_FILE: &str = "dataset.json";
+
+/// A dataset directory.
+#[derive(Debug)]
+pub struct DiskStore {
+    root: PathBuf,
+    require_marker: bool,
+    names_the_run: bool,
+    bound: Mutex<HashSet<String>>,
+}
+
+/// Adds what was done to what to an I/O error.
+fn at<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T, StoreError> {
+    result.map_err(|source| StoreError::Io { action, path: path.display().to_string(), source })
+}
+
+fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    at("syncing", path, File::open(path).and_then(|d| d.sync_all()))
+}
+
+impl DiskStore {
+    /// A store in `root`, which must exist. `names_the_run`: whether file names hold the run, so that
+    /// several runs may share the directory.
+    pub fn new(root: impl Into<PathBuf>, require_marker: bool, names_the_run: bool) -> Self {
+        Self { root: root.into(), require_marker, names_the_run, bound: Mutex::default() }
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    pub(super) fn masks(&self) -> PathBuf {
+        self.root.join("masks")
+    }
+
+    pub(super) fn manifests(&self) -> PathBuf {
+        self.root.join(".manifests")
+    }
+
+    pub(super) fn staging(&self) -> PathBuf {
+        self.root.join(".staging")
+    }
+
+    fn manifest_path(&self, key: &TaskKey) -> PathBuf {
+        self.manifests().join(&key.run).join(format!("task_{}.json", key.task))
+    }
+
+    fn task_staging(&self, key: &TaskKey) -> PathBuf {
+        self.staging().join(&key.run).join(key.task.to_string())
+    }
+
+    fn attempt_dir(&self, attempt: &Attempt) -> PathBuf {
+        self.task_staging(&attempt.key).join(&attempt.id)
+    }
+
+    /// Reads a manifest; `None` when there is none.
+    pub(super) fn read_manifest(&self, path: &Path) -> Result<Option<Manifest>, StoreError> {
+        let damaged = |why: String| StoreError::Damaged { path: path.display().to_string(), why };
+        match fs::metadata(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Ok(m) if m.len() > MAX_BYTES => return Err(damaged(format!("{} bytes are too many", m.len()))),
+            other => at("reading", path, other)?,
+        };
+        let raw = at("reading", path, fs::read(path))?;
+        Manifest::parse(&raw).map(Some).map_err(|e| damaged(e.to_string()))
+    }
+
+    /// Links the committed files to their final names and removes the staging place.
+    /// Idempotent, and safe to run by several nodes at once.
+    pub(super) fn publish(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let staging = self.task_staging(&manifest.key);
+        let dir = staging.join(&manifest.attempt);
+        let mut linked = false;
+        if !manifest.chips.is_empty() {
+            for place in [self.images(), self.masks()] {
+                at("creating", &place, fs::create_dir_all(&place))?;
+            }
+        }
+        for chip in &manifest.chips {
+            let image = (dir.join(format!("{}.image.tif", chip.name)), self.images(), &chip.image);
+            let mask = (dir.join(format!("{}.mask.tif", chip.name)), self.masks(), &chip.mask);
+            for (from, place, record) in [image, mask] {
+                linked |= publish_file(&from, &place.join(format!("{}.tif", chip.name)), record)?;
+            }
+        }
+        if linked {
+            sync_dir(&self.images())?;
+            sync_dir(&self.masks())?;
+        }
+        match fs::remove_dir_all(&staging) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound && e.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                at("removing", &staging, Err(e))
+            }
+            // Not empty: another attempt is writing into it just now; that one will find the manifest.
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether every file of a committed manifest has its final name; cheap enough for every start.
+    fn is_published(&self, manifest: &Manifest) -> bool {
+        !self.task_staging(&manifest.key).exists()
+            && manifest.chips.iter().all(|chip| {
+                let file = format!("{}.tif", chip.name);
+                self.images().join(&file).exists() && self.masks().join(&file).exists()
+            })
+    }
+}
+
+/// Gives a staged file its final name. `Ok(true)` when the link was made here.
+fn publish_file(from: &Path, to: &Path, record: &FileRecord) -> Result<bool, StoreError> {
+    let error = match fs::hard_link(from, to) {
+        Ok(()) => return Ok(true),
+        Err(error) => error,
+    };
+    // Someone was here before: an earlier try, a crash, another node. What counts is what is there.
+    match fs::metadata(to) {
+        Ok(there) if there.len() == record.bytes && same_file(from, to, record)? => Ok(false),
+        Ok(_) => Err(StoreError::NameTaken(to.display().to_string())),
+        Err(_) => at("linking", to, Err(error)),
+    }
+}
+
+/// Whether `to` is the file that `from` was, by inode when both are there, else by content.
+fn same_file(from: &Path, to: &Path, record: &FileRecord) -> Result<bool, StoreError> {
+    use std::os::unix::fs::MetadataExt as _;
+    if let (Ok(a), Ok(b)) = (fs::metadata(from), fs::metadata(to))
+        && (a.dev(), a.ino()) == (b.dev(), b.ino())
+    {
+        return Ok(true);
+    }
+    Ok(file_record(&at("reading", to, fs::read(to))?) == *record)
+}
+
+impl DatasetStore for DiskStore {
+    fn check(&self) -> Result<(), StoreError> {
+        let root = self.root.display().to_string();
+        match fs::metadata(&self.root) {
+            Ok(m) if m.is_dir() => {}
+            Ok(_) => return Err(StoreError::Missing(format!("{root} (it is a file)"))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing(root)),
+            Err(e) => return at("reading", &self.root, Err(e)),
+        }
+        if self.require_marker && !self.root.join(MARKER).exists() {
+            return Err(StoreError::NotMounted(root));
+        }
+        let staging = self.staging();
+        at("creating", &staging, fs::create_dir_all(&staging))?;
+        let probe = staging.join(format!("probe.{}", unique()?));
+        at(
+            "writing",
+            &probe,
+            File::create(&probe).and_then(|mut f| f.write_all(b"probe").and_then(|()| f.sync_all())),
+        )?;
+        at("removing", &probe, fs::remove_file(&probe))
+    }
+
+    fn bind(&self, run: &str) -> Result<(), StoreError> {
+        if self.names_the_run || self.bound.lock().is_ok_and(|b| b.contains(run)) {
+            return Ok(());
+        }
+        let path = self.root.join(RUN_FILE);
+        let body = serde_json::json!({ "schema": 1, "run_id": run }).to_string();
+        let draft = self.staging().join(format!("{RUN_FILE}.{}", unique()?));
+        at("creating", &self.staging(), fs::create_dir_all(self.staging()))?;
+        if !path.exists() {
+            write_synced(&draft, body.as_bytes())?;
+            // Err: another node was first; what it wrote is read below.
+            let _ = fs::hard_link(&draft, &path);
+            at("removing", &draft, fs::remove_file(&draft))?;
+            sync_dir(&self.root)?;
+        }
+        let raw = at("reading", &path, fs::read(&path))?;
+        let json: serde_json::Value = serde_json::from_slice(&raw)
+            .map_err(|e| StoreError::Damaged { path: path.display().to_string(), why: e.to_string() })?;
+        let holds = json["run_id"].as_str().unwrap_or_default().to_owned();
+        if holds != run {
+            return Err(StoreError::OtherRun { dir: self.root.display().to_string(), holds, wants: run.to_owned() });
+        }
+        if let Ok(mut bound) = self.bound.lock() {
+            bound.insert(run.to_owned());
+        }
+        Ok(())
+    }
+
+    fn finished(&self, key: &TaskKey) -> Result<Option<Manifest>, StoreError> {
+        safe_key(key)?;
+        let Some(manifest) = self.read_manifest(&self.manifest_path(key))? else { return Ok(None) };
+        if !self.is_published(&manifest) {
+            self.publish(&manifest)?;
+        }
+        Ok(Some(manifest))
+    }
+
+    fn begin(&self, key: &TaskKey) -> Result<Attempt, StoreError> {
+        safe_key(key)?;
+        let attempt = Attempt { key: key.clone(), id: unique()? };
+        let dir = self.attempt_dir(&attempt);
+        at("creating", &dir, fs::create_dir_all(&dir))?;
+        Ok(attempt)
+    }
+
+    fn stage(
+        &self,
+        attempt: &Attempt,
+        name: &str,
+        image: &[u8],
+        mask: &[u8],
+    ) -> Result<(FileRecord, FileRecord), StoreError> {
+        if !is_safe_stem(name) {
+            return Err(StoreError::UnsafeName(name.to_owned()));
+        }
+        let dir = self.attempt_dir(attempt);
+        let write = |kind: &str, bytes: &[u8]| {
+            let path = dir.join(format!("{name}.{kind}.tif"));
+            write_synced(&path, bytes).map_err(|e| swept(e, attempt, &dir))
+        };
+        write("image", image)?;
+        write("mask", mask)?;
+        Ok((file_record(image), file_record(mask)))
+    }
+
+    fn commit(&self, attempt: &Attempt, manifest: &Manifest) -> Result<Committed, StoreError> {
+        let (dir, path) = (self.attempt_dir(attempt), self.manifest_path(&attempt.key));
+        let parent = self.manifests().join(&attempt.key.run);
+        at("creating", &parent, fs::create_dir_all(&parent))?;
+        let draft = dir.join("manifest.json");
+        let body = serde_json::to_vec(manifest)
+            .map_err(|e| StoreError::Damaged { path: draft.display().to_string(), why: e.to_string() })?;
+        let staged = write_synced(&draft, &body)
+            .and_then(|()| sync_dir(&dir))
+            .and_then(|()| at("linking", &path, fs::hard_link(&draft, &path)));
+        match self.read_manifest(&path)? {
+            Some(there) if there.attempt == attempt.id => {
+                sync_dir(&parent)?;
+                self.publish(&there)?;
+                Ok(Committed::Ours)
+            }
+            Some(there) => {
+                self.abandon(attempt);
+                self.publish(&there)?;
+                Ok(Committed::Theirs(Box::new(there)))
+            }
+            None => {
+                Err(staged.err().map_or_else(|| StoreError::Swept(attempt.id.clone()), |e| swept(e, attempt, &dir)))
+            }
+        }
+    }
+
+    fn abandon(&self, attempt: &Attempt) {
+        let dir = self.attempt_dir(attempt);
+        if let Err(error) = fs::remove_dir_all(&dir)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %dir.display(), %error, "staging place could not be removed");
+        }
+        // Only when no other attempt of the task is staged.
+        let _ = fs::remove_dir(self.task_staging(&attempt.key));
+    }
+}
+
+/// A vanished staging place means that another attempt finished the task.
+fn swept(error: StoreError, attempt: &Attempt, dir: &Path) -> StoreError {
+    match &error {
+        StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound && !dir.exists() => {
+            StoreError::Swept(attempt.id.clone())
+        }
+        _ => error,
+    }
+}
+
+fn safe_key(key: &TaskKey) -> Result<(), StoreError> {
+    if is_safe_run_id(&key.run) { Ok(()) } else { Err(StoreError::UnsafeName(key.run.clone())) }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    at("writing", path, write())
+}
+
+/// 128 random bits: unique over machines, restarts and pids.
+fn unique() -> Result<String, StoreError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|e| StoreError::Io {
+        action: "reading",
+        path: "the system's random numbers".into(),
+        source: io::Error::other(e.to_string()),
+    })?;
+    Ok(hex(&bytes))
+}

@@ -1,0 +1,299 @@
+//! Chips as GeoTIFF bytes.
+//!
+//! Contract: image = uint16, planar (bands, rows, cols), one tile per band, predictor 2, nodata 0, band
+//! descriptions; mask = uint8, one tile, palette, nodata 0. CRS by EPSG code and transform as GeoTIFF 1.1
+//! keys, PixelIsArea. Equal input gives equal bytes: no clock, no path, no host in the file.
+//! The directory is written by crate `tiff`'s low-level writer; tiles are compressed here because its own
+//! encoder is ten times slower. Trap: `write_data` aligns nothing, so tiles come first, tags last.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io::{Cursor, Seek, Write};
+
+use tiff::encoder::{DirectoryEncoder, TiffEncoder, TiffKindStandard};
+use tiff::tags::Tag;
+
+use crate::domain::scene::PixelGrid;
+
+/// Compression of the written tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// None.
+    None,
+    /// zlib, level 1 to 12.
+    Deflate(u8),
+    /// Zstandard, level 1 to 22.
+    Zstd(i32),
+}
+
+impl Compression {
+    /// TIFF tag value.
+    fn tag(self) -> u16 {
+        match self {
+            Self::None => 1,
+            Self::Deflate(_) => 8,
+            Self::Zstd(_) => 50000,
+        }
+    }
+}
+
+/// A chip could not be encoded; only a fault of the program or of a codec.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// Crate `tiff`.
+    #[error("writing TIFF: {0}")]
+    Tiff(#[from] tiff::TiffError),
+    /// A codec.
+    #[error("compressing: {0}")]
+    Codec(String),
+}
+
+/// What both files say about where they are.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Corner, resolution, size.
+    pub grid: &'a PixelGrid,
+    /// EPSG code of the projected CRS.
+    pub epsg: u32,
+}
+
+/// Encodes the image. `pixels` is (bands, rows, cols) and is used up: predictor 2 is applied in place.
+///
+/// # Errors
+/// See [`EncodeError`].
+pub fn encode_image(
+    place: Place<'_>,
+    bands: &[&str],
+    metadata: &[(&str, &str)],
+    pixels: &mut [u16],
+    compression: Compression,
+) -> Result<Vec<u8>, EncodeError> {
+    let (width, height) = (place.grid.width as usize, place.grid.height as usize);
+    let mut out = Cursor::new(Vec::with_capacity(pixels.len() * 2));
+    let mut tiff = TiffEncoder::new(&mut out)?;
+    let mut dir = tiff.image_directory()?;
+    let (mut offsets, mut counts) = (Vec::new(), Vec::new());
+    for plane in pixels.chunks_exact_mut(width * height) {
+        if compression != Compression::None {
+            plane.chunks_exact_mut(width).for_each(differences);
+        }
+        let tile = compress(bytemuck::cast_slice(plane), compression)?;
+        offsets.push(offset32(dir.write_data(&*tile)?)?);
+        counts.push(offset32(tile.len() as u64)?);
+    }
+    let n = bands.len();
+    common_tags(&mut dir, place, compression, &offsets, &counts)?;
+    dir.write_tag(Tag::BitsPerSample, &*vec![16u16; n])?;
+    dir.write_tag(Tag::SampleFormat, &*vec![1u16; n])?;
+    dir.write_tag(Tag::SamplesPerPixel, n as u16)?;
+    dir.write_tag(Tag::PhotometricInterpretation, 1u16)?;
+    dir.write_tag(Tag::PlanarConfiguration, 2u16)?;
+    if n > 1 {
+        dir.write_tag(Tag::ExtraSamples, &*vec![0u16; n - 1])?;
+    }
+    if compression != Compression::None {
+        dir.write_tag(Tag::Predictor, 2u16)?;
+    }
+    dir.write_tag(Tag::Unknown(GDAL_METADATA), &*gdal_metadata(bands, metadata))?;
+    dir.write_tag(Tag::GdalNodata, "0")?;
+    dir.finish()?;
+    drop(tiff);
+    Ok(out.into_inner())
+}
+
+/// Encodes the mask, (rows, cols). `palette` holds red, green, blue of each value.
+///
+/// # Errors
+/// See [`EncodeError`].
+pub fn encode_mask(
+    place: Place<'_>,
+    palette: &[[u8; 3]; 256],
+    pixels: &[u8],
+    compression: Compression,
+) -> Result<Vec<u8>, EncodeError> {
+    let mut out = Cursor::new(Vec::with_capacity(8192));
+    let mut tiff = TiffEncoder::new(&mut out)?;
+    let mut dir = tiff.image_directory()?;
+    let tile = compress(pixels, compression)?;
+    let offset = offset32(dir.write_data(&*tile)?)?;
+    common_tags(&mut dir, place, compression, &[offset], &[offset32(tile.len() as u64)?])?;
+    dir.write_tag(Tag::BitsPerSample, 8u16)?;
+    dir.write_tag(Tag::SampleFormat, 1u16)?;
+    dir.write_tag(Tag::SamplesPerPixel, 1u16)?;
+    dir.write_tag(Tag::PhotometricInterpretation, 3u16)?;
+    // TIFF 6.0 colour map: all reds, then all greens, then all blues, 16 bits each.
+    let colours: Vec<u16> = (0..3).flat_map(|c| palette.iter().map(move |rgb| u16::from(rgb[c]) * 257)).collect();
+    dir.write_tag(Tag::ColorMap, &*colours)?;
+    dir.write_tag(Tag::Unknown(GDAL_METADATA), &*gdal_metadata(&["class"], &[]))?;
+    dir.write_tag(Tag::GdalNodata, "0")?;
+    dir.finish()?;
+    drop(tiff);
+    Ok(out.into_inner())
+}
+
+/// Tag 42112: GDAL's XML of band descriptions and metadata.
+const GDAL_METADATA: u16 = 42112;
+
+fn common_tags<W: Write + Seek>(
+    dir: &mut DirectoryEncoder<'_, W, TiffKindStandard>,
+    place: Place<'_>,
+    compression: Compression,
+    offsets: &[u32],
+    counts: &[u32],
+) -> Result<(), EncodeError> {
+    let grid = place.grid;
+    dir.write_tag(Tag::ImageWidth, grid.width)?;
+    dir.write_tag(Tag::ImageLength, grid.height)?;
+    dir.write_tag(Tag::Compression, compression.tag())?;
+    dir.write_tag(Tag::TileWidth, grid.width)?;
+    dir.write_tag(Tag::TileLength, grid.height)?;
+    dir.write_tag(Tag::TileOffsets, offsets)?;
+    dir.write_tag(Tag::TileByteCounts, counts)?;
+    dir.write_tag(Tag::ModelPixelScaleTag, &[grid.res, grid.res, 0.0][..])?;
+    dir.write_tag(Tag::ModelTiepointTag, &[0.0, 0.0, 0.0, grid.x0, grid.y0, 0.0][..])?;
+    let epsg = u16::try_from(place.epsg)
+        .map_err(|_| EncodeError::Codec(format!("EPSG:{} does not fit a GeoKey", place.epsg)))?;
+    // OGC GeoTIFF 1.1: projected model, PixelIsArea, ProjectedCRS by EPSG code, metres.
+    let keys = [1, 1, 1, 4, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, epsg, 3076, 0, 1, 9001];
+    dir.write_tag(Tag::GeoKeyDirectoryTag, &keys[..])?;
+    Ok(())
+}
+
+fn offset32(value: u64) -> Result<u32, EncodeError> {
+    u32::try_from(value).map_err(|_| EncodeError::Codec("the chip exceeds 4 GiB".into()))
+}
+
+/// Predictor 2 on one row: each sample minus its left neighbour, modulo 2^16.
+fn differences(row: &mut [u16]) {
+    for i in (1..row.len()).rev() {
+        row[i] = row[i].wrapping_sub(row[i - 1]);
+    }
+}
+
+/// GDAL's metadata XML: descriptions of the bands, then items of the whole file.
+fn gdal_metadata(bands: &[&str], items: &[(&str, &str)]) -> String {
+    let mut xml = String::from("<GDALMetadata>\n");
+    for (i, band) in bands.iter().enumerate() {
+        // Writing to a String cannot fail.
+        let _ =
+            writeln!(xml, "  <Item name=\"DESCRIPTION\" sample=\"{i}\" role=\"description\">{}</Item>", escape(band));
+    }
+    for (name, value) in items {
+        let _ = writeln!(xml, "  <Item name=\"{}\">{}</Item>", escape(name), escape(value));
+    }
+    xml.push_str("</GDALMetadata>\n");
+    xml
+}
+
+fn escape(text: &str) -> String {
+    let plain = |c: &char| c.is_ascii() && (!c.is_ascii_control());
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars().filter(plain) {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+thread_local! {
+    static ZSTD: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
+    static DEFLATE: RefCell<Option<(u8, libdeflater::Compressor)>> = const { RefCell::new(None) };
+}
+
+/// Compresses one tile; codec states are kept per thread.
+fn compress(raw: &[u8], compression: Compression) -> Result<Vec<u8>, EncodeError> {
+    let failed = |e: &dyn std::fmt::Display| EncodeError::Codec(e.to_string());
+    match compression {
+        Compression::None => Ok(raw.to_vec()),
+        Compression::Zstd(level) => ZSTD.with_borrow_mut(|slot| {
+            let (_, codec) = match slot.take() {
+                Some(kept) if kept.0 == level => slot.insert(kept),
+                _ => slot.insert((level, zstd::bulk::Compressor::new(level).map_err(|e| failed(&e))?)),
+            };
+            codec.compress(raw).map_err(|e| failed(&e))
+        }),
+        Compression::Deflate(level) => DEFLATE.with_borrow_mut(|slot| {
+            let fresh = || {
+                let lvl = libdeflater::CompressionLvl::new(i32::from(level)).unwrap_or_default();
+                (level, libdeflater::Compressor::new(lvl))
+            };
+            if slot.as_ref().is_none_or(|(l, _)| *l != level) {
+                *slot = Some(fresh());
+            }
+            let (_, codec) = slot.get_or_insert_with(fresh);
+            let mut out = vec![0; codec.zlib_compress_bound(raw.len())];
+            let n = codec.zlib_compress(raw, &mut out).map_err(|e| failed(&e))?;
+            out.truncate(n);
+            Ok(out)
+        }),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use gdal::raster::ResampleAlg;
+    use gdal::{Dataset, Metadata};
+
+    use super::*;
+
+    const GRID: PixelGrid = PixelGrid { x0: 546_520.0, y0: 5_109_140.0, res: 10.0, width: 64, height: 64 };
+
+    fn pixels(bands: usize) -> Vec<u16> {
+        (0..bands * 64 * 64).map(|i| ((i * 7919) % 65_521) as u16).collect()
+    }
+
+    /// GDAL, which shares no code with the writer, must read back exactly what was given.
+    #[test]
+    fn gdal_reads_every_compression_back() {
+        let dir = tempfile::tempdir().unwrap();
+        for compression in [Compression::None, Compression::Deflate(1), Compression::Zstd(1), Compression::Zstd(3)] {
+            let place = Place { grid: &GRID, epsg: 32633 };
+            let bytes =
+                encode_image(place, &["B02", "B<3"], &[("ITEM", "S2A & B")], &mut pixels(2), compression).unwrap();
+            let path = dir.path().join("chip.tif");
+            std::fs::write(&path, &bytes).unwrap();
+            let tif = Dataset::open(&path).unwrap();
+            assert_eq!(tif.raster_size(), (64, 64));
+            assert_eq!(tif.geo_transform().unwrap(), [546_520.0, 10.0, 0.0, 5_109_140.0, 0.0, -10.0]);
+            assert_eq!(tif.spatial_ref().unwrap().auth_code().unwrap(), 32633);
+            for (i, name) in ["B02", "B<3"].iter().enumerate() {
+                let band = tif.rasterband(i + 1).unwrap();
+                assert_eq!(&band.description().unwrap(), name);
+                assert_eq!(band.no_data_value(), Some(0.0));
+                let read = band.read_as::<u16>((0, 0), (64, 64), (64, 64), None::<ResampleAlg>).unwrap();
+                assert_eq!(read.data(), &pixels(2)[i * 4096..(i + 1) * 4096], "{compression:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn gdal_reads_the_mask_and_its_palette() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut palette = [[0; 3]; 256];
+        palette[5] = [255, 128, 1];
+        let mask: Vec<u8> = (0..64 * 64).map(|i| (i % 9) as u8).collect();
+        let bytes = encode_mask(Place { grid: &GRID, epsg: 32630 }, &palette, &mask, Compression::Zstd(1)).unwrap();
+        let path = dir.path().join("mask.tif");
+        std::fs::write(&path, &bytes).unwrap();
+        let tif = Dataset::open(&path).unwrap();
+        let band = tif.rasterband(1).unwrap();
+        assert_eq!(band.read_as::<u8>((0, 0), (64, 64), (64, 64), None).unwrap().data(), mask);
+        let colour = band.color_table().unwrap().entry_as_rgb(5).unwrap();
+        assert_eq!((colour.r, colour.g, colour.b), (255, 128, 1));
+    }
+
+    #[test]
+    fn equal_input_gives_equal_bytes() {
+        let make = || {
+            let place = Place { grid: &GRID, epsg: 32633 };
+            encode_image(place, &["a", "b", "c"], &[], &mut pixels(3), Compression::Zstd(1)).unwrap()
+        };
+        assert_eq!(make(), make());
+    }
+}

@@ -1,0 +1,79 @@
+//! The labelled parcels around a task, ready to be burnt into any window of one scene.
+//!
+//! Units: metres in the scene's CRS. Contract: parcels are burnt in ascending order of id, so where
+//! parcels overlap the one with the higher id wins, whatever order they were read in.
+
+use rstar::primitives::{GeomWithData, Rectangle};
+use rstar::{AABB, RTree};
+
+use super::classes::ClassId;
+use super::labels::{Scratch, burn};
+use super::polygon::Polygon;
+use super::scene::PixelGrid;
+
+/// A labelled shape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Label {
+    /// Parcel id: the order of burning.
+    pub id: i64,
+    /// Value in the mask.
+    pub class: ClassId,
+    /// Shape in the scene's CRS.
+    pub shape: Polygon,
+}
+
+/// Labels by place.
+#[derive(Debug)]
+pub struct LabelIndex {
+    labels: Vec<Label>,
+    tree: RTree<GeomWithData<Rectangle<[f64; 2]>, u32>>,
+}
+
+impl LabelIndex {
+    /// Indexes labels; those without a finite extent are left out.
+    pub fn new(mut labels: Vec<Label>) -> Self {
+        labels.sort_by_key(|l| l.id);
+        let boxes = labels.iter().zip(0..).filter_map(|(label, at)| {
+            let [x0, y0, x1, y1] = label.shape.envelope()?;
+            let finite = [x0, y0, x1, y1].iter().all(|v| v.is_finite());
+            finite.then(|| GeomWithData::new(Rectangle::from_corners([x0, y0], [x1, y1]), at))
+        });
+        let tree = RTree::bulk_load(boxes.collect());
+        Self { labels, tree }
+    }
+
+    /// The mask of a window, (rows, cols), row-major: class of the parcel that holds each pixel's centre,
+    /// 0 where there is none.
+    pub fn mask(&self, grid: &PixelGrid, scratch: &mut Scratch) -> Vec<u8> {
+        let [x0, y0, x1, y1] = grid.bounds();
+        let window = AABB::from_corners([x0, y0], [x1, y1]);
+        let mut met: Vec<u32> = self.tree.locate_in_envelope_intersecting(window).map(|g| g.data).collect();
+        met.sort_unstable();
+        let mut mask = vec![0; grid.width as usize * grid.height as usize];
+        for at in met {
+            let label = &self.labels[at as usize];
+            burn(&mut mask, grid, &label.shape, label.class.get(), scratch);
+        }
+        mask
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_higher_id_wins_whatever_the_order() {
+        let grid = PixelGrid { x0: 0.0, y0: 0.0, res: 10.0, width: 4, height: 1 };
+        let label = |id, class: u8, x0: f64, x1: f64| Label {
+            id,
+            class: class.try_into().unwrap(),
+            shape: Polygon::from_ring([[x0, 5.0], [x1, 5.0], [x1, -15.0], [x0, -15.0]]),
+        };
+        let (a, b, far) = (label(1, 3, 0.0, 30.0), label(2, 5, 20.0, 40.0), label(3, 8, 900.0, 990.0));
+        for labels in [vec![a.clone(), b.clone(), far.clone()], vec![far, b, a]] {
+            assert_eq!(LabelIndex::new(labels).mask(&grid, &mut Scratch::default()), [3, 3, 5, 5]);
+        }
+    }
+}

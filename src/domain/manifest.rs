@@ -1,0 +1,126 @@
+//! The record of one finished task: its existence makes the task's chips part of the dataset.
+//!
+//! Contract: written once per task key, never changed; whoever finds one can finish publishing the
+//! files it names and report the same result. Trap: `attempt` and every `name` become paths, so
+//! [`Manifest::parse`] refuses anything that could leave the output directory.
+
+use serde::{Deserialize, Serialize};
+
+use super::chip_name::is_safe_stem;
+use super::classes::ClassId;
+use super::result::TaskResult;
+use super::scene::PixelGrid;
+use super::task::{TaskKey, is_safe_run_id};
+
+/// Version of the file format.
+pub const SCHEMA: u32 = 1;
+
+/// Largest manifest that is read, bytes: a task of 20,000 chips stays below it.
+pub const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// One task's outcome.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`SCHEMA`] of the writer.
+    pub schema: u32,
+    /// The task.
+    pub key: TaskKey,
+    /// Staging directory that held the files; unique per attempt.
+    pub attempt: String,
+    /// What was (or is to be) reported.
+    pub result: TaskResult,
+    /// The chips, in order of their numbers.
+    pub chips: Vec<ChipRecord>,
+    /// Parcels drawn that gave no chip.
+    #[serde(default)]
+    pub rejected: Vec<Rejection>,
+}
+
+/// One chip: an image and a mask of the same name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChipRecord {
+    /// Stem of both files.
+    pub name: String,
+    /// Class of the centre parcel.
+    pub class: ClassId,
+    /// Id of the centre parcel.
+    pub parcel: i64,
+    /// STAC item the pixels come from.
+    pub item: String,
+    /// Collection of the item.
+    pub collection: String,
+    /// Acquisition, RFC 3339 UTC.
+    pub datetime: String,
+    /// `eo:cloud_cover` of the item, percent.
+    pub cloud_cover: f64,
+    /// Season the scene was searched in.
+    pub season: String,
+    /// EPSG code of image and mask.
+    pub epsg: u32,
+    /// Position and size of the chip, metres.
+    pub grid: PixelGrid,
+    /// Pixels of each mask value that occurs: `[[0, 60000], [5, 5536]]`.
+    pub pixels: Vec<(u8, u32)>,
+    /// The image file.
+    pub image: FileRecord,
+    /// The mask file.
+    pub mask: FileRecord,
+}
+
+/// A file as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Length.
+    pub bytes: u64,
+    /// SHA-256, lower-case hex.
+    pub sha256: String,
+}
+
+/// A parcel that was drawn and gave no chip.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// Its id.
+    pub parcel: i64,
+    /// Its class.
+    pub class: ClassId,
+    /// Why: one of a short list of words ([`TaskResult::chips_rejected`] counts by it).
+    pub reason: String,
+    /// More, for a person.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// Why bytes are not a manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not JSON of the right shape.
+    #[error("not a manifest: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Written by a later version.
+    #[error("manifest schema {0} is newer than {SCHEMA}, the newest this node knows: upgrade the node")]
+    Schema(u32),
+    /// A name that is not a plain file name.
+    #[error("manifest holds the unsafe name {0:?}")]
+    Unsafe(String),
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    ///
+    /// # Errors
+    /// See [`ManifestError`].
+    pub fn parse(raw: &[u8]) -> Result<Self, ManifestError> {
+        let manifest: Self = serde_json::from_slice(raw)?;
+        if manifest.schema > SCHEMA {
+            return Err(ManifestError::Schema(manifest.schema));
+        }
+        if !is_safe_run_id(&manifest.key.run) {
+            return Err(ManifestError::Unsafe(manifest.key.run));
+        }
+        let names = manifest.chips.iter().map(|c| &c.name);
+        if let Some(bad) = names.chain([&manifest.attempt]).find(|n| !is_safe_stem(n)) {
+            return Err(ManifestError::Unsafe(bad.clone()));
+        }
+        Ok(manifest)
+    }
+}

@@ -1,0 +1,405 @@
+//! The command line of `node`: parsing and types, no work.
+//!
+//! Contract: scripts rely on these names. Wrong usage ends with exit code 2 (clap's own). `--config`, `--set`
+//! and `--log` may stand before or after the subcommand and add up in that order: each level has its own
+//! copy of them, because clap's `global` arguments would let the later place silently drop the earlier one.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use super::config::LogFormat;
+
+const EXAMPLES: &str = "\
+Examples:
+  node demo                                          see it work, offline
+  node --role all --config my.toml                   one machine, no broker
+  node --role worker --config my.toml --worker-id 3  one worker of many (needs Kafka)
+  node plan --config my.toml                         what the master would publish
+  node verify /data/output                           check a dataset
+  node config --explain --set grid.step=0.1          where each setting comes from
+
+Exit codes: 0 done, 1 the work failed or is incomplete, 2 wrong usage or configuration.
+SIGINT and SIGTERM let the tasks in flight end; a second one stops now.";
+
+/// What was asked for, with the options of both places put together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// `--config`, in order.
+    pub files: Vec<PathBuf>,
+    /// `--set`, in order, then what other options stand for (`--log`, `--worker-id`).
+    pub sets: Vec<String>,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Be a node.
+    Role {
+        /// Which part it plays.
+        role: Role,
+        /// Whether to end when the work is done.
+        exit_when_done: bool,
+    },
+    /// `demo`
+    Demo(Demo),
+    /// `topics`
+    Topics(Topics),
+    /// `group`
+    Group,
+    /// `plan`
+    Plan {
+        /// Whether to print JSON.
+        json: bool,
+    },
+    /// `serve`
+    Serve(Serve),
+    /// `verify`
+    Verify(Verify),
+    /// `config`
+    Config {
+        /// Whether to say where each value came from.
+        explain: bool,
+    },
+}
+
+/// The part a node plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Plans the tasks and publishes them
+    Master,
+    /// Turns tasks into chips
+    Worker,
+    /// Shows how far the run is
+    Monitor,
+    /// All three in one process
+    All,
+}
+
+/// Options of `node demo`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[group(skip)]
+pub struct Demo {
+    /// Directory of everything the demonstration makes
+    #[arg(long, value_name = "DIR", default_value = "demo-out")]
+    pub out: PathBuf,
+    /// How much of it: a small region, or a whole Sentinel-2 tile
+    #[arg(long, value_enum, default_value = "small")]
+    pub size: DemoSize,
+    /// Go on serving STAC and images when the run is done
+    #[arg(long)]
+    pub serve: bool,
+    /// Use this Kafka instead of the embedded broker
+    #[arg(long, value_name = "HOST:PORT")]
+    pub kafka: Option<String>,
+}
+
+/// How large the demonstration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DemoSize {
+    /// A few thousand parcels, under two minutes
+    Small,
+    /// A whole tile
+    Full,
+}
+
+/// Options of `node topics`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[group(skip)]
+pub struct Topics {
+    /// What to do with the topics of the configuration
+    #[arg(value_enum, value_name = "ACTION")]
+    pub action: TopicsAction,
+    /// Do not ask before deleting
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Options of `node serve`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[group(skip)]
+pub struct Serve {
+    /// Directory of scenes: COGs, and the STAC items that describe them (`*.json`)
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Address to listen on
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8081")]
+    pub listen: std::net::SocketAddr,
+}
+
+/// What to do with the topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TopicsAction {
+    /// Make those that are missing
+    Create,
+    /// Names
+    List,
+    /// Partitions and offsets
+    Describe,
+    /// Remove them with all messages
+    Delete,
+    /// Remove and make again
+    Reset,
+}
+
+/// Options of `node verify`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[group(skip)]
+pub struct Verify {
+    /// The dataset: the directory with images/ and masks/
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Mend what can be mended
+    #[arg(long)]
+    pub repair: bool,
+    /// Compare lengths only, do not read and hash every file
+    #[arg(long, conflicts_with = "repair")]
+    pub quick: bool,
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "node",
+    version,
+    about = "Crop parcels and Sentinel-2 scenes in, a class-balanced training set of image chips out",
+    after_help = EXAMPLES,
+    override_usage = "node --role <ROLE> [OPTIONS]\n       node <COMMAND> [OPTIONS]",
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    /// Be a node of this role
+    #[arg(long, value_enum)]
+    role: Option<Role>,
+    /// Name of this worker in results and file names (worker.id)
+    #[arg(long, value_name = "N")]
+    worker_id: Option<String>,
+    /// End when the work is done
+    #[arg(long)]
+    exit_when_done: bool,
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+#[group(skip)]
+struct Common {
+    /// Configuration file (TOML); repeatable, later ones win
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// One setting; repeatable, later ones win
+    #[arg(long, value_name = "SECTION.KEY=VALUE", value_parser = setting)]
+    set: Vec<String>,
+    /// Form of the log on standard error (log.format)
+    #[arg(long, value_enum)]
+    log: Option<LogFormat>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Offline demonstration: synthetic region, scenes, STAC, broker, all roles
+    Demo {
+        #[command(flatten)]
+        demo: Demo,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// The topics of the configuration: partitions, offsets
+    Topics {
+        #[command(flatten)]
+        topics: Topics,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Members, assignment, committed offset and lag of the worker group
+    Group {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Dry run of the master: cells, tasks, parcels and expected chips per class; publishes nothing
+    Plan {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Serves a directory of scenes: STAC search over its items, files with ranges
+    Serve {
+        #[command(flatten)]
+        serve: Serve,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Checks a dataset: orphans, truncated files, duplicates, manifest against files
+    Verify {
+        #[command(flatten)]
+        verify: Verify,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// The effective configuration
+    Config {
+        /// Say where each value came from
+        #[arg(long)]
+        explain: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+impl Invocation {
+    /// Parses a command line, program name first.
+    ///
+    /// # Errors
+    /// clap's error: `exit()` on it prints usage, help or version and ends with 2 or 0.
+    pub fn parse<I, T>(args: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let cli = Cli::try_parse_from(args)?;
+        let (action, inner) = match (cli.role, cli.command) {
+            (Some(_), Some(_)) => return Err(usage("--role and a subcommand cannot be used together")),
+            (None, Some(_)) if cli.worker_id.is_some() || cli.exit_when_done => {
+                return Err(usage("--worker-id and --exit-when-done go with --role, not with a subcommand"));
+            }
+            (None, None) => return Err(usage("what should the node do? give --role, or a subcommand")),
+            (Some(role), None) => (Action::Role { role, exit_when_done: cli.exit_when_done }, Common::default()),
+            (None, Some(command)) => command.split(),
+        };
+        let mut sets = [cli.common.set, inner.set].concat();
+        sets.extend(inner.log.or(cli.common.log).map(|format| format!("log.format={}", word(format))));
+        sets.extend(cli.worker_id.map(|id| format!("worker.id={id}")));
+        Ok(Self { files: [cli.common.config, inner.config].concat(), sets, action })
+    }
+}
+
+impl Command {
+    fn split(self) -> (Action, Common) {
+        match self {
+            Self::Demo { demo, common } => (Action::Demo(demo), common),
+            Self::Topics { topics, common } => (Action::Topics(topics), common),
+            Self::Group { common } => (Action::Group, common),
+            Self::Plan { json, common } => (Action::Plan { json }, common),
+            Self::Serve { serve, common } => (Action::Serve(serve), common),
+            Self::Verify { verify, common } => (Action::Verify(verify), common),
+            Self::Config { explain, common } => (Action::Config { explain }, common),
+        }
+    }
+}
+
+fn usage(message: &str) -> clap::Error {
+    Cli::command().error(ErrorKind::ArgumentConflict, message)
+}
+
+fn word(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    }
+}
+
+/// A `--set` has a dotted key and an equals sign; what they may be, the configuration decides.
+fn setting(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if key.contains('.') => Ok(text.to_owned()),
+        _ => Err("write section.key=value, for instance grid.step=0.1".into()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn ok(line: &str) -> Invocation {
+        Invocation::parse(line.split_whitespace()).unwrap()
+    }
+
+    fn code(line: &str) -> i32 {
+        Invocation::parse(line.split_whitespace()).unwrap_err().exit_code()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn roles_need_no_subcommand() {
+        let all =
+            ok("node --role worker --config a.toml --config b.toml --set grid.step=0.1 --worker-id 7 --exit-when-done");
+        assert_eq!(all.files, [PathBuf::from("a.toml"), PathBuf::from("b.toml")]);
+        assert_eq!(all.sets, ["grid.step=0.1", "worker.id=7"]);
+        assert_eq!(all.action, Action::Role { role: Role::Worker, exit_when_done: true });
+        for role in ["master", "monitor", "all"] {
+            ok(&format!("node --role {role}"));
+        }
+    }
+
+    #[test]
+    fn common_options_add_up_over_both_places() {
+        let plan = ok("node --config a --set grid.step=1 --log text plan --config b --set grid.step=2 --log json");
+        assert_eq!(plan.files, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!(plan.sets, ["grid.step=1", "grid.step=2", "log.format=json"]);
+        assert_eq!(plan.action, Action::Plan { json: false });
+        assert_eq!(ok("node --log json group").sets, ["log.format=json"]);
+    }
+
+    #[test]
+    fn subcommands_and_their_options() {
+        let demo = Demo { out: "x".into(), size: DemoSize::Full, serve: true, kafka: Some("h:9092".into()) };
+        assert_eq!(ok("node demo --out x --size full --serve --kafka h:9092").action, Action::Demo(demo));
+        let demo = Demo { out: "demo-out".into(), size: DemoSize::Small, serve: false, kafka: None };
+        assert_eq!(ok("node demo").action, Action::Demo(demo));
+        for action in ["create", "list", "describe", "delete", "reset"] {
+            assert!(matches!(ok(&format!("node topics {action}")).action, Action::Topics(Topics { yes: false, .. })));
+        }
+        assert!(matches!(ok("node topics reset --yes").action, Action::Topics(Topics { yes: true, .. })));
+        assert_eq!(
+            ok("node verify d --repair").action,
+            Action::Verify(Verify { dir: "d".into(), repair: true, quick: false })
+        );
+        assert_eq!(ok("node config --explain").action, Action::Config { explain: true });
+        assert_eq!(ok("node group").action, Action::Group);
+    }
+
+    #[test]
+    fn wrong_usage_ends_with_2() {
+        for line in [
+            "node",
+            "node --role",
+            "node --role boss",
+            "node --role all plan",
+            "node --worker-id 3",
+            "node --worker-id 3 plan",
+            "node --exit-when-done",
+            "node --log json",
+            "node --log xml plan",
+            "node --set seed=3 plan",
+            "node --set run.seed plan",
+            "node topics",
+            "node topics burn",
+            "node verify",
+            "node demo --size huge",
+            "node nonsense",
+        ] {
+            assert_eq!(code(line), 2, "{line}");
+        }
+        assert_eq!(code("node --help"), 0);
+        assert_eq!(code("node --version"), 0);
+    }
+
+    #[test]
+    fn help_shows_examples() {
+        let help = Invocation::parse(["node", "--help"]).unwrap_err().to_string();
+        assert!(help.contains("node verify /data/output") && help.contains("Exit codes"), "{help}");
+    }
+}

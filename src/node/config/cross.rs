@@ -1,0 +1,99 @@
+//! What values must be to each other, and what a role needs.
+//!
+//! Contract: called after every value alone was found allowed. Errors name the key to change, its origin
+//! and the remedy.
+
+use super::error::ConfigError;
+use super::sections::{Compression, RANDOM_SEASON, SamplingMode};
+use super::{Config, ConfigErrors};
+
+/// What a part of the program cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// `parcels.path`: master, worker, plan.
+    Parcels,
+    /// A broker outside this process: a role alone, topics, group.
+    Broker,
+}
+
+impl Config {
+    /// Checks that what a role needs is configured.
+    ///
+    /// # Errors
+    /// One [`ConfigError::Conflict`] per need that is not met, with the remedy.
+    pub fn require(&self, needs: &[Need]) -> Result<(), ConfigErrors> {
+        let mut errors = Vec::new();
+        for need in needs {
+            match need {
+                Need::Parcels if self.parcels.path.as_os_str().is_empty() => errors.push(self.conflict(
+                    "parcels.path",
+                    "no parcels are configured; give the GeoPackage, for instance --set parcels.path=parcels.gpkg",
+                )),
+                Need::Broker if self.kafka.is_embedded() => errors.push(self.conflict(
+                    "kafka.bootstrap_servers",
+                    "the embedded broker lives inside one process; use --role all, or give a broker's host:port",
+                )),
+                _ => {}
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// Everything that does not go together.
+    pub(super) fn conflicts(&self) -> Vec<ConfigError> {
+        let mut found = self.topic_conflicts();
+        found.extend(self.season_conflicts());
+        if self.parcels.code_column().is_none() && self.parcels.name_column().is_none() {
+            found.push(
+                self.conflict("parcels.code_column", "is empty like parcels.name_column; one of the two is needed"),
+            );
+        }
+        if self.sampling.mode == SamplingMode::Balanced && self.sampling.probabilities.is_empty() {
+            found.push(self.conflict(
+                "sampling.probabilities",
+                "is empty, so no parcel would be drawn; name the classes, or use sampling.mode = \"basic\"",
+            ));
+        }
+        if self.output.compression == Compression::Deflate && self.output.compression_level > 12 {
+            found.push(self.conflict("output.compression_level", "deflate has levels 1 to 12"));
+        }
+        found
+    }
+
+    fn topic_conflicts(&self) -> Vec<ConfigError> {
+        let k = &self.kafka;
+        let topics = [
+            ("kafka.tasks_topic", &k.tasks_topic),
+            ("kafka.results_topic", &k.results_topic),
+            ("kafka.dlq_topic", &k.dlq_topic),
+            ("kafka.control_topic", &k.control_topic),
+        ];
+        let twice = |(i, (key, topic)): (usize, &(&str, &String))| {
+            let (other, _) = topics[..i].iter().find(|(_, earlier)| earlier == topic)?;
+            Some(self.conflict(key, &format!("is the same topic as {other}; each needs its own")))
+        };
+        topics.iter().enumerate().filter_map(twice).collect()
+    }
+
+    fn season_conflicts(&self) -> Vec<ConfigError> {
+        let mut found = Vec::new();
+        if self.stac.seasons.is_empty() {
+            found.push(self.conflict("stac.seasons", "is empty; at least one season is needed"));
+        }
+        if self.stac.seasons.contains_key(RANDOM_SEASON) {
+            found.push(self.conflict("stac.seasons.random", "`random` means a season per task; use another name"));
+        }
+        if let Some(season) = self.stac.season()
+            && !self.stac.seasons.contains_key(season)
+        {
+            let names: Vec<_> = self.stac.seasons.keys().map(String::as_str).collect();
+            let problem = format!("there is no season `{season}`; allowed: random, {}", names.join(", "));
+            found.push(self.conflict("stac.season", &problem));
+        }
+        found
+    }
+
+    fn conflict(&self, key: &str, problem: &str) -> ConfigError {
+        ConfigError::Conflict { key: key.into(), origin: self.origin(key).into(), problem: problem.into() }
+    }
+}
