@@ -182,7 +182,8 @@ fn windows(
     let to_scene = Transform::new(crs, &Crs::epsg(scene.epsg)?)?;
     let mut points: Vec<[f64; 2]> = parcels.iter().map(|p| p.1).collect();
     to_scene.points_or_nan(&mut points)?;
-    let placed = parcels.iter().zip(points).filter_map(|((i, _), [x, y])| Some((*i, Window::centred(grid, x, y, size)?)));
+    let placed =
+        parcels.iter().zip(points).filter_map(|((i, _), [x, y])| Some((*i, Window::centred(grid, x, y, size)?)));
     Ok(placed.collect())
 }
 
