@@ -118,7 +118,7 @@ impl Polygon {
     /// The centroid if it is inside; else the middle of the widest interior span of the horizontal line
     /// through the centroid; where that line meets no interior (parts above and below), through the
     /// envelope's mid-height; then through the mid-height of the largest part. `None` for shapes without
-    /// interior.
+    /// interior, and for those so thin or so large that the point cannot be computed.
     pub fn representative_point(&self) -> Option<[f64; 2]> {
         let centroid = self.centroid();
         if let Some(c) = centroid
@@ -127,10 +127,11 @@ impl Polygon {
             return Some(c);
         }
         let mid = |e: Envelope| e[1] + (e[3] - e[1]) / 2.0;
-        centroid
+        let point = centroid
             .and_then(|c| self.widest_span(c[1]))
             .or_else(|| self.widest_span(mid(self.envelope()?)))
-            .or_else(|| self.widest_span(mid(self.largest_part()?)))
+            .or_else(|| self.widest_span(mid(self.largest_part()?)));
+        point.filter(|p| p.iter().all(|v| v.is_finite()))
     }
 
     /// Middle of the widest interior span at height `y`; the westernmost of equals.
