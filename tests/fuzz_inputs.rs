@@ -265,7 +265,7 @@ fn geopackage_blobs() {
             let [x0, y0, x1, y1] = out.envelope().unwrap();
             let slack = 1e-9 * [x0, y0, x1, y1].iter().fold(1.0f64, |m, v| m.max(v.abs()));
             let inside = |v: f64, low: f64, high: f64| v >= low - slack && v <= high + slack;
-            assert!(inside(x, x0, x1) && inside(y, y0, y1), "{x:e} {y:e} outside of its parcel");
+            assert!(inside(x, x0, x1) && inside(y, y0, y1), "{x:e} {y:e} outside of its parcel {out:?}");
         }
         blob::header_envelope(bytes);
     });

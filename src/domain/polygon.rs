@@ -131,7 +131,8 @@ impl Polygon {
             .and_then(|c| self.widest_span(c[1]))
             .or_else(|| self.widest_span(mid(self.envelope()?)))
             .or_else(|| self.widest_span(mid(self.largest_part()?)));
-        point.filter(|p| p.iter().all(|v| v.is_finite()))
+        let [x0, y0, x1, y1] = self.envelope()?;
+        point.filter(|[x, y]| (x0..=x1).contains(x) && (y0..=y1).contains(y))
     }
 
     /// Middle of the widest interior span at height `y`; the westernmost of equals.
