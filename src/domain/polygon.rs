@@ -120,7 +120,9 @@ impl Polygon {
     /// envelope's mid-height; then through the mid-height of the largest part. `None` for shapes without
     /// interior, and for those so thin or so large that the point cannot be computed.
     pub fn representative_point(&self) -> Option<[f64; 2]> {
-        let centroid = self.centroid();
+        let [x0, y0, x1, y1] = self.envelope()?;
+        let possible = |[x, y]: &[f64; 2]| (x0..=x1).contains(x) && (y0..=y1).contains(y);
+        let centroid = self.centroid().filter(possible);
         if let Some(c) = centroid
             && self.contains(c)
         {
@@ -129,10 +131,9 @@ impl Polygon {
         let mid = |e: Envelope| e[1] + (e[3] - e[1]) / 2.0;
         let point = centroid
             .and_then(|c| self.widest_span(c[1]))
-            .or_else(|| self.widest_span(mid(self.envelope()?)))
+            .or_else(|| self.widest_span(mid([x0, y0, x1, y1])))
             .or_else(|| self.widest_span(mid(self.largest_part()?)));
-        let [x0, y0, x1, y1] = self.envelope()?;
-        point.filter(|[x, y]| (x0..=x1).contains(x) && (y0..=y1).contains(y))
+        point.filter(possible)
     }
 
     /// Middle of the widest interior span at height `y`; the westernmost of equals.
