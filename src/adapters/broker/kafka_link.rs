@@ -156,7 +156,7 @@ pub(super) struct KafkaContext {
     pub(super) link: Arc<Link>,
     /// Of a group member's client.
     pub(super) membership: Option<Arc<Membership>>,
-    /// Partitions that changed hands since the poll thread looked last: the library cleared their pause.
+    /// Partitions that changed hands since the poll thread looked last.
     pub(super) moved: Mutex<Vec<TopicPartition>>,
     /// A commit was not taken since the poll thread looked last.
     pub(super) commit_again: AtomicBool,
