@@ -262,7 +262,7 @@ impl Engine {
     }
 
     fn look_after_the_link(&mut self) -> Result<(), BrokerError> {
-        if self.link.is_down() && self.probed.elapsed() >= PROBE {
+        if self.link.is_doubtful() && self.probed.elapsed() >= PROBE {
             let topic = self.spec.topics.first().map(String::as_str);
             match self.consumer.fetch_metadata(topic, PROBE) {
                 Ok(_) => self.link.up(),
