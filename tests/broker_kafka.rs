@@ -92,15 +92,20 @@ async fn kafka_restart_loses_nothing() {
     let (member, mut deliveries) = broker.join(GroupSpec::new(&group, &topic, "a", 10)).await.unwrap();
     let mut held: Vec<Delivery> = Vec::new();
     let mut seen: Vec<(i32, i64)> = Vec::new();
-    for _ in 0..20 {
+    for i in 0..20 {
         let d = next(&mut deliveries).await;
         seen.push((d.id.partition, d.id.offset));
-        if held.len() < 5 {
-            held.push(d);
-        } else {
+        if i < 15 {
             assert!(member.settle(&d.id));
+        } else {
+            held.push(d);
         }
     }
+    // Longer than the time between two commits.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let before: Vec<i64> =
+        broker.group_lag(&group, &[&topic]).await.unwrap().iter().map(|l| l.committed.unwrap_or(0)).collect();
+    assert_eq!(before.iter().sum::<i64>(), 15, "what is settled is committed while all goes well");
 
     cluster.run("stop");
     down(&member, true).await;
@@ -128,6 +133,7 @@ async fn kafka_restart_loses_nothing() {
         }
         assert!(again.elapsed() < PATIENCE, "everything is settled in the end, {lag} are not");
         while let Ok(Some(d)) = timeout(Duration::from_millis(200), deliveries.recv()).await {
+            assert!(d.id.offset >= before[d.id.partition as usize], "{} was committed", d.id);
             seen.push((d.id.partition, d.id.offset));
             if member.settle(&d.id) {
                 distinct.insert((d.id.partition, d.id.offset));
