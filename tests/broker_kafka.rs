@@ -308,3 +308,36 @@ async fn kafka_keeps_a_member_with_little_room_busy() {
     assert!(took < Duration::from_secs(20), "{took:?}");
     member.close().await;
 }
+
+/// `node topics` and `node group`, as a person sees them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kafka_topics_and_group_are_shown() {
+    use satellite_pipeline::node::{group, topics};
+    let broker = connect(config(&required_bootstrap(), &[])).await;
+    let (name, g) = (unique("shown"), unique("g"));
+    let specs = [TopicSpec::new(&name, 3)];
+    let mut out = Vec::new();
+    let run = async |command, consent, out: &mut Vec<u8>| topics::run(&*broker, command, &specs, consent, out).await;
+    run(topics::TopicsCommand::Create, topics::Consent::Nobody, &mut out).await.unwrap();
+    for i in 0..6 {
+        broker.publish(Record::keyed(&name, "k", "v").to_partition(i % 2)).await.unwrap();
+    }
+    let (member, mut deliveries) = broker.join(GroupSpec::new(&g, &name, "worker-1", 10)).await.unwrap();
+    for _ in 0..6 {
+        let d = next(&mut deliveries).await;
+        assert!(d.id.partition == 1 || member.settle(&d.id));
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    run(topics::TopicsCommand::List, topics::Consent::Nobody, &mut out).await.unwrap();
+    run(topics::TopicsCommand::Describe, topics::Consent::Nobody, &mut out).await.unwrap();
+    group::show(&*broker, &g, &[&name], &mut out).await.unwrap();
+    member.close().await;
+    run(topics::TopicsCommand::Reset, topics::Consent::Given, &mut out).await.unwrap();
+    let shown = String::from_utf8(out).unwrap().replace(&name, "TASKS").replace(&g, "GROUP");
+    println!("{shown}");
+    assert!(shown.contains("group GROUP: 1 members, lag 3"), "{shown}");
+    assert!(shown.contains("TASKS 0-2"), "{shown}");
+    assert_eq!(shown.matches("created with 3 partitions").count(), 2, "{shown}");
+    let told = broker.describe_topics(&[&name]).await.unwrap();
+    assert!(told[0].partitions.iter().all(|p| p.high == 0), "a reset topic is empty");
+}
