@@ -2,16 +2,18 @@
 //!
 //! Contract: outages are made on a cluster of its own that `scripts/kafka` starts for the test and clears away; the
 //! others use the one that `KAFKA_BOOTSTRAP` names. All fail, with the remedy, when that is not set.
-//! Trap: starting a cluster takes some seconds; the tests that stop one run it on a port the system has just given.
+//! Trap: starting a cluster takes some seconds; the tests that stop one run it on a free port.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 #[path = "support/kafka.rs"]
 mod support;
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -43,7 +45,7 @@ impl Cluster {
     fn start() -> Self {
         required_bootstrap();
         let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().min(60_000);
+        let port = free_port();
         let bootstrap = script(dir.path(), &["start", "--port", &port.to_string()]);
         Self { dir, bootstrap }
     }
@@ -57,6 +59,16 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         script(self.dir.path(), &["clean"]);
     }
+}
+
+/// A port that is free for a broker, and the one ten above it for its controller. Below those that the system gives to
+/// connections, and another one at each call.
+fn free_port() -> u16 {
+    static CALLS: AtomicU16 = AtomicU16::new(0);
+    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let start = (std::process::id() % 500) as u16 * 20;
+    let mut ports = (0..500u16).map(|_| 20_000 + (start + CALLS.fetch_add(1, Ordering::Relaxed) * 20) % 10_000);
+    ports.find(|port| free(*port) && free(*port + 10)).expect("a free pair of ports")
 }
 
 /// Runs `scripts/kafka`; the answer is its last line. The engine is Apache Kafka: it stops and starts in one place.
