@@ -314,7 +314,7 @@ mod tests {
         for cut in 0..raw.len() {
             assert_eq!(parse_assignment(&raw[..cut]), None);
         }
-        raw[14..18].copy_from_slice(&i32::MAX.to_be_bytes());
+        raw[10..14].copy_from_slice(&i32::MAX.to_be_bytes());
         assert_eq!(parse_assignment(&raw), None);
     }
 }
