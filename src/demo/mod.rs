@@ -4,7 +4,23 @@
 //! Contract: everything generated follows from a seed alone; nothing here needs a network beyond loopback.
 //! Trap: this room may use `domain`, and `node` may use this room; the worker's road never passes through it.
 
+mod cog;
+pub mod contact_sheet;
+mod crops;
 mod error;
+mod item;
+mod labels;
+mod noise;
+mod outline;
+mod paint;
+mod prepare;
+pub mod region;
+pub mod scenes;
 pub mod server;
+mod sky;
+mod spectra;
 
+pub use crops::{CLASS_STYLES, ClassStyle};
 pub use error::DemoError;
+pub use prepare::{DemoInputs, prepare};
+pub use region::{Region, Size};

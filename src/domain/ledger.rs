@@ -149,7 +149,7 @@ mod tests {
                 let first_open = offsets[..begun].iter().find(|o| !settled.contains(*o));
                 if let (Some(first), Some(mark)) = (first_open, mark) {
                     prop_assert!(mark <= *first);
-                    let done_below = offsets.iter().filter(|o| *o < first).next_back();
+                    let done_below = offsets.iter().rfind(|o| *o < first);
                     prop_assert_eq!(Some(mark), done_below.map(|o| o + 1), "everything below the first open one counts");
                 }
                 prop_assert_eq!(ledger.in_flight(), begun - settled.len());

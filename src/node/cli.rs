@@ -52,7 +52,12 @@ pub enum Action {
     /// `group`
     Group,
     /// `plan`
-    Plan,
+    Plan {
+        /// Whether to print JSON.
+        json: bool,
+    },
+    /// `serve`
+    Serve(Serve),
     /// `verify`
     Verify(Verify),
     /// `config`
@@ -114,6 +119,18 @@ pub struct Topics {
     pub yes: bool,
 }
 
+/// Options of `node serve`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[group(skip)]
+pub struct Serve {
+    /// Directory of scenes: COGs, and the STAC items that describe them (`*.json`)
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Address to listen on
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8081")]
+    pub listen: std::net::SocketAddr,
+}
+
 /// What to do with the topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TopicsAction {
@@ -139,6 +156,9 @@ pub struct Verify {
     /// Mend what can be mended
     #[arg(long)]
     pub repair: bool,
+    /// Compare lengths only, do not read and hash every file
+    #[arg(long, conflicts_with = "repair")]
+    pub quick: bool,
 }
 
 #[derive(Debug, Parser)]
@@ -204,6 +224,16 @@ enum Command {
     },
     /// Dry run of the master: cells, tasks, parcels and expected chips per class; publishes nothing
     Plan {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Serves a directory of scenes: STAC search over its items, files with ranges
+    Serve {
+        #[command(flatten)]
+        serve: Serve,
         #[command(flatten)]
         common: Common,
     },
@@ -257,7 +287,8 @@ impl Command {
             Self::Demo { demo, common } => (Action::Demo(demo), common),
             Self::Topics { topics, common } => (Action::Topics(topics), common),
             Self::Group { common } => (Action::Group, common),
-            Self::Plan { common } => (Action::Plan, common),
+            Self::Plan { json, common } => (Action::Plan { json }, common),
+            Self::Serve { serve, common } => (Action::Serve(serve), common),
             Self::Verify { verify, common } => (Action::Verify(verify), common),
             Self::Config { explain, common } => (Action::Config { explain }, common),
         }
@@ -318,7 +349,7 @@ mod tests {
         let plan = ok("node --config a --set grid.step=1 --log text plan --config b --set grid.step=2 --log json");
         assert_eq!(plan.files, [PathBuf::from("a"), PathBuf::from("b")]);
         assert_eq!(plan.sets, ["grid.step=1", "grid.step=2", "log.format=json"]);
-        assert_eq!(plan.action, Action::Plan);
+        assert_eq!(plan.action, Action::Plan { json: false });
         assert_eq!(ok("node --log json group").sets, ["log.format=json"]);
     }
 
@@ -332,7 +363,10 @@ mod tests {
             assert!(matches!(ok(&format!("node topics {action}")).action, Action::Topics(Topics { yes: false, .. })));
         }
         assert!(matches!(ok("node topics reset --yes").action, Action::Topics(Topics { yes: true, .. })));
-        assert_eq!(ok("node verify d --repair").action, Action::Verify(Verify { dir: "d".into(), repair: true }));
+        assert_eq!(
+            ok("node verify d --repair").action,
+            Action::Verify(Verify { dir: "d".into(), repair: true, quick: false })
+        );
         assert_eq!(ok("node config --explain").action, Action::Config { explain: true });
         assert_eq!(ok("node group").action, Action::Group);
     }

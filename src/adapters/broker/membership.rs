@@ -148,13 +148,13 @@ impl Membership {
         self.show_assigned(&state);
     }
 
-    /// Gives a partition up: what is unsettled is cancelled. The answer is a commit point not collected yet.
+    /// Gives a partition up: what is unsettled is cancelled. The answer is its last commit point.
     pub(super) fn revoke(&self, tp: &TopicPartition) -> Option<i64> {
         let mut state = self.lock();
         let slot = state.drop_slot(tp)?;
         self.wake(&mut state);
         self.show_assigned(&state);
-        slot.commit
+        slot.ledger.mark()
     }
 
     pub(super) fn assigned(&self) -> Vec<TopicPartition> {
@@ -185,6 +185,12 @@ impl Membership {
     pub(super) fn take_commits(&self) -> Vec<(TopicPartition, i64)> {
         let mut state = self.lock();
         state.slots.iter_mut().filter_map(|(tp, slot)| Some((tp.clone(), slot.commit.take()?))).collect()
+    }
+
+    /// The commit points of all partitions held, moved or not.
+    pub(super) fn marks(&self) -> Vec<(TopicPartition, i64)> {
+        let state = self.lock();
+        state.slots.iter().filter_map(|(tp, slot)| Some((tp.clone(), slot.ledger.mark()?))).collect()
     }
 
     /// Blocks the engine's thread until something changed since the last call, at most so long.

@@ -9,6 +9,13 @@ mod embedded;
 mod embedded_group;
 mod error;
 mod group;
+mod kafka;
+mod kafka_admin;
+mod kafka_config;
+mod kafka_flow;
+mod kafka_link;
+mod kafka_member;
+mod kafka_reader;
 mod log;
 mod membership;
 mod record;
@@ -21,6 +28,8 @@ use tokio::sync::mpsc;
 pub use embedded::EmbeddedBroker;
 pub use error::BrokerError;
 pub use group::{GroupHandle, GroupSpec, GroupStatus};
+pub use kafka::KafkaBroker;
+pub use kafka_config::{KafkaConfig, RESERVED};
 pub use log::EmbeddedLimits;
 pub use record::{
     Delivery, DeliveryId, GroupMember, Headers, PartitionInfo, PartitionLag, Position, ReadEvent, ReadRecord, Record,

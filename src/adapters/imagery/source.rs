@@ -9,6 +9,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::adapters::http::{Http, HttpError};
 use crate::domain::failure::Failure;
 
 /// A store of files that can be read in ranges.
@@ -25,6 +26,22 @@ pub trait RangeSource: Send + Sync {
     /// # Errors
     /// As [`RangeSource::range`].
     async fn range_upto(&self, href: &str, range: Range<u64>) -> Result<Bytes, Failure>;
+}
+
+#[async_trait]
+impl RangeSource for Http {
+    async fn range(&self, href: &str, range: Range<u64>) -> Result<Bytes, Failure> {
+        self.get_range(href, range).await.map_err(|e| http_failure(&e))
+    }
+
+    async fn range_upto(&self, href: &str, range: Range<u64>) -> Result<Bytes, Failure> {
+        self.get_range_upto(href, range).await.map_err(|e| http_failure(&e))
+    }
+}
+
+fn http_failure(error: &HttpError) -> Failure {
+    let (severity, retry_after_s) = (error.severity(), error.retry_after_s());
+    Failure { severity, stage: "pixels", reason: error.to_string(), retry_after_s }
 }
 
 /// Files in memory: the twin used where no server is wanted.

@@ -48,9 +48,10 @@ pub(super) fn point(shape: &Polygon) -> Result<[f64; 2], Reject> {
     shape.representative_point().ok_or(Reject::NoArea)
 }
 
-/// What came out of [`Places::lonlat`], as a place.
-pub(super) fn on_map(lonlat: [f64; 2]) -> Result<[f64; 2], Reject> {
-    if lonlat[0].is_finite() && lonlat[1].is_finite() { Ok(lonlat) } else { Err(Reject::OffTheMap) }
+/// What came out of [`Places::lonlat`], as a place: on the map as the grid has it.
+pub(super) fn on_map([lon, lat]: [f64; 2]) -> Result<[f64; 2], Reject> {
+    let there = (-180.0..180.0).contains(&lon) && (-90.0..90.0).contains(&lat);
+    if there { Ok([lon, lat]) } else { Err(Reject::OffTheMap) }
 }
 
 /// Whether two boxes share a point.

@@ -3,10 +3,10 @@
 //! Contract: nothing is ever written, not even a lock or journal file when `assume_immutable` is set.
 //! Trap: `immutable=1` makes SQLite ignore locks and a write-ahead log, so it is right only for a file that
 //! nobody changes; over NFS it also avoids the lock daemon. Without it a file in WAL mode needs a writable
-//! directory.
+//! directory. rusqlite already waits 5 s for a busy file;
+//! its `Connection::busy_timeout` needs SQLite 3.44, newer than Debian 12's, and does not link without.
 
 use std::path::Path;
-use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -40,7 +40,6 @@ pub(super) fn open(path: &Path, assume_immutable: bool) -> Result<Connection, Pa
 
 fn check(connection: &Connection, path: &Path, assume_immutable: bool) -> Result<(), ParcelError> {
     let settings = || -> rusqlite::Result<u32> {
-        connection.busy_timeout(Duration::from_secs(5))?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         if assume_immutable {
             connection.pragma_update(None, "mmap_size", MMAP_BYTES)?;

@@ -3,7 +3,8 @@
 //! Contract: every `*.json` file of type `Feature` with an id, a collection and assets is an item; it is served as it
 //! stands, except that its `self` link becomes the URL of its own file, so that relative hrefs resolve.
 //! Newest first, as Earth Search sorts. Units: degrees for boxes, RFC 3339 for times.
-//! Trap: files above [`MAX_ITEM_BYTES`] and directories deeper than [`MAX_DEPTH`] are passed over.
+//! Trap: files above [`MAX_ITEM_BYTES`], directories deeper than [`MAX_DEPTH`] and items past [`MAX_ITEMS`] are passed
+//! over: the catalog lives in memory.
 
 use crate::demo::DemoError;
 use chrono::{DateTime, Utc};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Larger JSON files are not items; the largest real one has some 60 KB.
 const MAX_ITEM_BYTES: u64 = 4 << 20;
 const MAX_DEPTH: usize = 16;
-const MAX_ITEMS: usize = 100_000;
+const MAX_ITEMS: usize = 20_000;
 
 /// One item and what searches compare.
 #[derive(Debug, Clone)]
@@ -116,9 +117,9 @@ fn set_self_link(item: &mut Value, href: &str) {
 /// A JSON box of 4 or 6 numbers, heights dropped.
 pub(super) fn bbox(json: &Value) -> Option<[f64; 4]> {
     let n: Vec<f64> = json.as_array()?.iter().map(Value::as_f64).collect::<Option<_>>()?;
-    match n.as_slice() {
-        &[w, s, e, n] => Some([w, s, e, n]),
-        &[w, s, _, e, n, _] => Some([w, s, e, n]),
+    match *n.as_slice() {
+        [w, s, e, n] => Some([w, s, e, n]),
+        [w, s, _, e, n, _] => Some([w, s, e, n]),
         _ => None,
     }
 }

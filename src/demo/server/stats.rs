@@ -216,10 +216,9 @@ struct Pace {
 impl Pace {
     async fn wait(&mut self, piece: &Bytes, mbit: u64) {
         self.sent += piece.len() as u64;
-        if mbit > 0 {
-            // bits / (Mbit/s) = microseconds
-            let due = self.since + Duration::from_micros(self.sent * 8 / mbit);
-            tokio::time::sleep_until(due.into()).await;
+        // bits / (Mbit/s) = microseconds; no division, no limit
+        if let Some(micros) = (self.sent * 8).checked_div(mbit) {
+            tokio::time::sleep_until((self.since + Duration::from_micros(micros)).into()).await;
         }
     }
 }

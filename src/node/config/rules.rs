@@ -245,6 +245,7 @@ pub(super) const KEYS: &[Key] = &[
     int("stac.requests_in_flight", 1, 256, "a whole number from 1 to 256"),
     timeout("stac.timeout_s"),
     int("stac.retries", 0, 100, "a whole number from 0 to 100"),
+    flag("stac.cloud_on_server"),
     txt("stac.relative_href_base", text::base, "an http, https or file URL, or \"\" (the item's own address)"),
     Key {
         name: "stac.seasons",
@@ -288,6 +289,7 @@ pub(super) const KEYS: &[Key] = &[
     int("worker.tasks_in_flight", 1, 1024, "a whole number from 1 to 1024"),
     int("worker.chips_in_flight", 1, 4096, "a whole number from 1 to 4096"),
     int("worker.cache_mb", 16, 1_048_576, "MiB, 16 to 1048576"),
+    int("worker.window_mb", 16, 1_048_576, "MiB, 16 to 1048576"),
     num("worker.drain_timeout_s", 0.0, 86_400.0, "seconds, 0 to 86400"),
     txt("monitor.listen", text::listen, "IP:port, or \"\" (none)"),
     word("monitor.ui", &["auto", "tui", "log", "json", "none"], "\"auto\", \"tui\", \"log\", \"json\" or \"none\""),

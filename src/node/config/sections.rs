@@ -173,6 +173,8 @@ pub struct Stac {
     pub timeout: Duration,
     /// Further attempts after a transient failure.
     pub retries: u32,
+    /// Whether the server may filter by cloud cover; the client always does.
+    pub cloud_on_server: bool,
     /// Base of relative asset links; empty: the item's address. See [`Stac::relative_href_base`].
     pub relative_href_base: Address,
     /// First and last day (`YYYY-MM-DD`, both included) by name.
@@ -282,6 +284,8 @@ pub struct Worker {
     pub chips_in_flight: usize,
     /// Decoded blocks kept, MiB. See [`Worker::cache_bytes`].
     pub cache_mb: u64,
+    /// Decoded blocks held by windows being cut, MiB.
+    pub window_mb: u32,
     /// How long tasks in flight may take to end after a signal.
     #[serde(rename = "drain_timeout_s", with = "seconds")]
     pub drain_timeout: Duration,

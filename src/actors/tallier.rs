@@ -1,0 +1,93 @@
+//! The monitor's stage: counts results and plans, and answers how far the run is.
+//!
+//! Contract: each task is counted once, whatever is delivered how often; messages that are no results are
+//! counted as such and otherwise ignored.
+
+use actix::{Actor, Context, Handler};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::lane::Credited;
+use crate::domain::plan_record::PlanRecord;
+use crate::domain::progress::Progress;
+use crate::domain::result::TaskResult;
+use crate::domain::tally::Tally;
+
+/// A message of the results topic.
+pub struct ResultArrived {
+    /// Its payload.
+    pub payload: Bytes,
+    /// When it was published, milliseconds since 1970 UTC.
+    pub seen_ms: u64,
+}
+
+/// A plan of the control topic.
+pub struct PlanArrived {
+    /// Its payload.
+    pub payload: Bytes,
+}
+
+/// How far is the run?
+pub struct AskProgress {
+    /// Now, milliseconds since 1970 UTC.
+    pub now_ms: u64,
+    /// Told the answer.
+    pub reply: oneshot::Sender<Progress>,
+}
+
+/// See the head of this file.
+pub struct Tallier {
+    tally: Tally,
+    unreadable: u64,
+}
+
+impl Tallier {
+    /// A stage that has counted nothing; `run`: count this run only.
+    pub fn new(run: Option<&str>) -> Self {
+        Self { tally: Tally::new(run), unreadable: 0 }
+    }
+
+    fn unreadable(&mut self, what: &str, error: &dyn std::fmt::Display) {
+        self.unreadable += 1;
+        if self.unreadable.is_power_of_two() {
+            tracing::warn!(count = self.unreadable, "a {what} cannot be read and is not counted: {error}");
+        }
+    }
+}
+
+impl Actor for Tallier {
+    type Context = Context<Self>;
+}
+
+impl Handler<Credited<ResultArrived>> for Tallier {
+    type Result = ();
+
+    fn handle(&mut self, arrived: Credited<ResultArrived>, _: &mut Self::Context) {
+        match serde_json::from_slice::<TaskResult>(&arrived.message.payload) {
+            Ok(result) => {
+                self.tally.apply(&result, arrived.message.seen_ms);
+            }
+            Err(error) => self.unreadable("result", &error),
+        }
+    }
+}
+
+impl Handler<Credited<PlanArrived>> for Tallier {
+    type Result = ();
+
+    fn handle(&mut self, arrived: Credited<PlanArrived>, _: &mut Self::Context) {
+        match PlanRecord::parse(&arrived.message.payload) {
+            Ok(plan) => self.tally.plan(plan),
+            Err(error) => self.unreadable("plan", &error),
+        }
+    }
+}
+
+impl Handler<Credited<AskProgress>> for Tallier {
+    type Result = ();
+
+    fn handle(&mut self, asked: Credited<AskProgress>, _: &mut Self::Context) {
+        // Nobody listens when the monitor was stopped meanwhile.
+        let _ = asked.message.reply.send(Progress::of(&self.tally, asked.message.now_ms));
+    }
+}

@@ -1,0 +1,137 @@
+//! From a command line to an exit code.
+//!
+//! Contract: the only place that decides which part of the program runs. Errors go to standard error in
+//! one sentence; results to standard output.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use super::cli::{Action, Invocation, Role, TopicsAction};
+use super::config::{Config, Need, process_env};
+use super::error::NodeError;
+use super::topics::{Consent, TopicsCommand};
+use super::{all, demo, group, master, monitor, parts, plan, shutdown, telemetry, topics, verify, worker};
+use crate::demo::server::DemoServer;
+
+/// Runs one command to its end.
+pub fn main(invocation: Invocation) -> ExitCode {
+    match start(invocation) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be closed; there is nobody left to tell then.
+            let _ = writeln!(std::io::stderr(), "node: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn start(invocation: Invocation) -> Result<(), NodeError> {
+    let Invocation { files, sets, action } = invocation;
+    let config = Config::load(&files, process_env(), &sets)?;
+    telemetry::init(&config.log).map_err(|e| NodeError::Setting { key: "log.filter", why: e.to_string() })?;
+    match &action {
+        Action::Config { explain } => return show_config(&config, *explain),
+        Action::Verify(asked) => return verify::run(asked, &mut std::io::stdout().lock()),
+        _ => {}
+    }
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        #[expect(
+            clippy::expect_used,
+            reason = "without a runtime there is nobody to report to; actix wants no Result here"
+        )]
+        builder.enable_all().worker_threads(2).thread_name("reactor").build().expect("a thread for the reactor")
+    };
+    actix::System::with_tokio_rt(runtime).block_on(run(config, files, sets, action))
+}
+
+fn show_config(config: &Config, explain: bool) -> Result<(), NodeError> {
+    let mut out = std::io::stdout().lock();
+    let shown = if explain { config.explain(&mut out) } else { config.print(&mut out) };
+    shown.map_err(NodeError::system("writing the configuration"))
+}
+
+async fn run(
+    config: Config,
+    files: Vec<std::path::PathBuf>,
+    sets: Vec<String>,
+    action: Action,
+) -> Result<(), NodeError> {
+    let drain = shutdown::watch()?;
+    match action {
+        Action::Role { role, exit_when_done } => play(&config, role, exit_when_done, &drain).await,
+        Action::Demo(asked) => demo::run(&asked, &files, &sets, &drain).await,
+        Action::Plan { json } => {
+            config.require(&[Need::Parcels])?;
+            let classes = parts::classes(&config)?;
+            let source = parts::parcels(&config, classes.clone())?;
+            let made = master::plan(&config, source, &classes, &drain).await?;
+            let mut out = std::io::stdout().lock();
+            let shown = if json {
+                plan::as_json(&made).map_err(Into::into).and_then(|json| writeln!(out, "{json}"))
+            } else {
+                plan::print_plan(&made, &mut out)
+            };
+            shown.map_err(NodeError::system("writing the plan"))
+        }
+        Action::Topics(asked) => {
+            config.require(&[Need::Broker])?;
+            let broker = parts::broker(&config, "topics").await?;
+            let command = match asked.action {
+                TopicsAction::Create => TopicsCommand::Create,
+                TopicsAction::List => TopicsCommand::List,
+                TopicsAction::Describe => TopicsCommand::Describe,
+                TopicsAction::Delete => TopicsCommand::Delete,
+                TopicsAction::Reset => TopicsCommand::Reset,
+            };
+            let mut answers = std::io::BufReader::new(std::io::stdin());
+            let consent = Consent::from_terminal(asked.yes, &mut answers);
+            Ok(topics::run(&*broker, command, &parts::topics(&config), consent, &mut std::io::stdout()).await?)
+        }
+        Action::Group => {
+            config.require(&[Need::Broker])?;
+            let broker = parts::broker(&config, "group").await?;
+            let topics = [config.kafka.tasks_topic.as_str()];
+            Ok(group::show(&*broker, &config.kafka.group, &topics, &mut std::io::stdout()).await?)
+        }
+        Action::Serve(asked) => {
+            let server = DemoServer::start(&asked.dir, asked.listen).await?;
+            super::say(&format!("{} items at {}", server.items(), server.url()));
+            drain.cancelled().await;
+            server.stop().await;
+            Ok(())
+        }
+        Action::Config { .. } | Action::Verify(_) => Ok(()),
+    }
+}
+
+async fn play(
+    config: &Config,
+    role: Role,
+    exit_when_done: bool,
+    drain: &tokio_util::sync::CancellationToken,
+) -> Result<(), NodeError> {
+    match role {
+        Role::Master => {
+            config.require(&[Need::Parcels, Need::Broker])?;
+            let broker = parts::broker(config, "master").await?;
+            let plan = master::run(config, broker, drain).await?;
+            plan::print_plan(&plan, &mut std::io::stdout()).map_err(NodeError::system("writing the plan"))
+        }
+        Role::Worker => {
+            config.require(&[Need::Parcels, Need::Broker])?;
+            let broker = parts::broker(config, &parts::worker_id(config)).await?;
+            worker::run(config, broker, drain, exit_when_done).await.map(|_| ())
+        }
+        Role::Monitor => {
+            config.require(&[Need::Broker])?;
+            let broker = parts::broker(config, "monitor").await?;
+            monitor::run(config, broker, drain, exit_when_done).await.map(|_| ())
+        }
+        Role::All => {
+            config.require(&[Need::Parcels])?;
+            let broker = parts::broker(config, "all").await?;
+            all::run(config, broker, drain, exit_when_done).await.map(|_| ())
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Builds the doors of a node from its configuration.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use url::Url;
+
+use super::config::{Compression, Config, Resampling};
+use super::error::NodeError;
+use crate::adapters::broker::{Broker, EmbeddedBroker, EmbeddedLimits, KafkaBroker, KafkaConfig, TopicSpec};
+use crate::adapters::catalog::{Catalog, CatalogSettings, StacCatalog};
+use crate::adapters::dataset::disk::DiskStore;
+use crate::adapters::geotiff;
+use crate::adapters::http::{Http, HttpSettings, Trust};
+use crate::adapters::imagery::cut;
+use crate::adapters::parcels::{GeoPackage, LayerChoice, OpenOptions, ParcelSource};
+use crate::domain::band::Band;
+use crate::domain::chip_name::NameTemplate;
+use crate::domain::class_table::ClassTable;
+use crate::domain::season::{Season, Seasons};
+
+/// The built-in classes file.
+pub const CLASSES_CSV: &str = include_str!("../../config/classes/eurocrops.csv");
+
+fn setting(key: &'static str, error: impl std::fmt::Display) -> NodeError {
+    NodeError::Setting { key, why: error.to_string() }
+}
+
+/// The rules that give parcels their class.
+///
+/// # Errors
+/// A file that cannot be read or used.
+pub fn classes(config: &Config) -> Result<Arc<ClassTable>, NodeError> {
+    let table = match config.parcels.classes() {
+        None => ClassTable::parse(CLASSES_CSV, "built-in eurocrops.csv")?,
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(NodeError::system(format!("parcels.classes: reading {}", path.display())))?;
+            ClassTable::parse(&text, &path.display().to_string())?
+        }
+    };
+    Ok(Arc::new(table))
+}
+
+/// The parcels.
+///
+/// # Errors
+/// A file that cannot be read or used.
+pub fn parcels(config: &Config, classes: Arc<ClassTable>) -> Result<Arc<dyn ParcelSource>, NodeError> {
+    let own = |text: Option<&str>| text.map(str::to_owned);
+    let options = OpenOptions {
+        choice: LayerChoice {
+            layer: own(config.parcels.layer()),
+            code_column: own(config.parcels.code_column()),
+            name_column: own(config.parcels.name_column()),
+        },
+        assume_immutable: config.parcels.assume_immutable,
+    };
+    Ok(Arc::new(GeoPackage::open(&config.parcels.path, options, classes)?))
+}
+
+/// The broker: the one configured, or a new embedded one.
+///
+/// # Errors
+/// Unusable properties; a cluster that does not answer within `kafka.connect_timeout_s`.
+pub async fn broker(config: &Config, client: &str) -> Result<Arc<dyn Broker>, NodeError> {
+    let kafka = &config.kafka;
+    if kafka.is_embedded() {
+        return Ok(Arc::new(EmbeddedBroker::new(EmbeddedLimits::default())));
+    }
+    let settings = KafkaConfig {
+        bootstrap_servers: kafka.bootstrap_servers.clone(),
+        client_id: client.to_owned(),
+        properties: kafka.properties.as_map().clone(),
+        connect_timeout: kafka.connect_timeout,
+    };
+    Ok(Arc::new(KafkaBroker::connect(settings).await?))
+}
+
+/// The topics of the configuration. The result, dead-letter and control topics need no parallelism.
+pub fn topics(config: &Config) -> Vec<TopicSpec> {
+    let kafka = &config.kafka;
+    let spec = |name: &str, partitions| {
+        let mut spec = TopicSpec::new(name, partitions);
+        spec.replication = kafka.replication;
+        spec
+    };
+    vec![
+        spec(&kafka.tasks_topic, kafka.partitions),
+        spec(&kafka.results_topic, 1),
+        spec(&kafka.dlq_topic, 1),
+        spec(&kafka.control_topic, 1).compacted(),
+    ]
+}
+
+/// Hosts the operator wrote down himself are trusted; what items say is not.
+fn trust(config: &Config) -> Result<Trust, NodeError> {
+    let mut written = vec![stac_url(config)?];
+    if let Some(base) = config.stac.relative_href_base() {
+        written.push(Url::parse(base).map_err(|e| setting("stac.relative_href_base", e))?);
+    }
+    let imagery = &config.imagery;
+    Ok(Trust::new(written).private_hosts(imagery.allow_private_hosts).file_hrefs(imagery.allow_file_hrefs))
+}
+
+fn stac_url(config: &Config) -> Result<Url, NodeError> {
+    Url::parse(config.stac.url.as_str()).map_err(|e| setting("stac.url", e))
+}
+
+/// HTTP for images.
+///
+/// # Errors
+/// Unusable settings.
+pub fn imagery_http(config: &Config) -> Result<Arc<Http>, NodeError> {
+    Ok(Arc::new(Http::new(HttpSettings {
+        connect_timeout: config.imagery.connect_timeout,
+        read_timeout: config.imagery.read_timeout,
+        per_host: config.imagery.requests_per_host,
+        trust: trust(config)?,
+        ..HttpSettings::default()
+    })?))
+}
+
+/// The STAC catalog.
+///
+/// # Errors
+/// Unusable settings.
+pub fn catalog(config: &Config) -> Result<Arc<dyn Catalog>, NodeError> {
+    let http = Arc::new(Http::new(HttpSettings {
+        connect_timeout: config.imagery.connect_timeout,
+        read_timeout: config.stac.timeout,
+        body_timeout: config.stac.timeout,
+        per_host: config.stac.requests_in_flight,
+        trust: trust(config)?,
+        ..HttpSettings::default()
+    })?);
+    let mut settings = CatalogSettings::new(stac_url(config)?);
+    settings.relative_href_base = config.stac.relative_href_base().map(str::to_owned);
+    settings.neighbourhood_deg = config.stac.neighbourhood;
+    settings.cloud_on_server = config.stac.cloud_on_server;
+    settings.required = bands(config)?;
+    Ok(Arc::new(StacCatalog::new(http, settings)?))
+}
+
+/// The bands of a chip, in order.
+///
+/// # Errors
+/// A name that is no band's.
+pub fn bands(config: &Config) -> Result<Vec<Band>, NodeError> {
+    config.chips.bands.iter().map(|b| b.parse().map_err(|e| setting("chips.bands", e))).collect()
+}
+
+/// The seasons.
+///
+/// # Errors
+/// Dates that are none, or an unknown name.
+pub fn seasons(config: &Config) -> Result<Seasons, NodeError> {
+    let all = config.stac.seasons.iter().map(|(name, [first, last])| Season::new(name, first, last));
+    let all = all.collect::<Result<Vec<_>, _>>().map_err(|e| setting("stac.seasons", e))?;
+    let seasons = Seasons::new(all).map_err(|e| setting("stac.seasons", e))?;
+    match config.stac.season() {
+        None => Ok(seasons),
+        Some(name) => seasons.always(name).map_err(|e| setting("stac.season", e)),
+    }
+}
+
+/// The template of chip names.
+///
+/// # Errors
+/// A template that gives unsafe or equal names.
+pub fn names(config: &Config) -> Result<NameTemplate, NodeError> {
+    NameTemplate::parse(&config.output.name_template).map_err(|e| setting("output.name_template", e))
+}
+
+/// The dataset directory. Its parent must exist; the directory itself is made unless a marker is asked for,
+/// because then a missing directory means a missing mount.
+///
+/// # Errors
+/// As [`crate::adapters::dataset::DatasetStore::check`].
+pub fn store(config: &Config) -> Result<Arc<DiskStore>, NodeError> {
+    use crate::adapters::dataset::DatasetStore as _;
+    let dir: &Path = &config.output.dir;
+    if !config.output.require_marker
+        && let Err(e) = std::fs::create_dir(dir)
+        && e.kind() != std::io::ErrorKind::AlreadyExists
+        && e.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(NodeError::system(format!("output.dir: creating {}", dir.display()))(e));
+    }
+    let store = DiskStore::new(dir, config.output.require_marker, names(config)?.names_the_run());
+    store.check()?;
+    Ok(Arc::new(store))
+}
+
+/// How files are compressed.
+pub fn compression(config: &Config) -> geotiff::Compression {
+    let level = config.output.compression_level;
+    match config.output.compression {
+        Compression::Zstd => geotiff::Compression::Zstd(level),
+        Compression::Deflate => geotiff::Compression::Deflate(level.clamp(1, 12) as u8),
+        Compression::None => geotiff::Compression::None,
+    }
+}
+
+/// How coarser bands are resampled.
+pub fn resampling(config: &Config) -> cut::Resampling {
+    match config.chips.resampling {
+        Resampling::Nearest => cut::Resampling::Nearest,
+        Resampling::Bilinear => cut::Resampling::Bilinear,
+    }
+}
+
+/// Colours of the mask's values: those of the classes file, black for background.
+pub fn palette(classes: &ClassTable) -> [[u8; 3]; 256] {
+    let mut palette = [[0; 3]; 256];
+    for (class, info) in classes.classes() {
+        palette[usize::from(class.get())] = info.colour;
+    }
+    palette
+}
+
+/// This process's name towards the broker and in results.
+pub fn worker_id(config: &Config) -> String {
+    config.worker.id(&super::config::host_name(), std::process::id())
+}

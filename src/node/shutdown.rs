@@ -1,0 +1,32 @@
+//! Signals: the first SIGINT or SIGTERM lets the work in flight end, the second ends the process.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::error::NodeError;
+
+/// Watches the signals; the token fires at the first one.
+///
+/// # Errors
+/// When the handlers cannot be installed.
+pub fn watch() -> Result<CancellationToken, NodeError> {
+    let drain = CancellationToken::new();
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::system("watching SIGINT"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::system("watching SIGTERM"))?;
+    let fired = drain.clone();
+    tokio::spawn(async move {
+        loop {
+            let name = tokio::select! {
+                _ = interrupt.recv() => "SIGINT",
+                _ = terminate.recv() => "SIGTERM",
+            };
+            if fired.is_cancelled() {
+                tracing::error!("second signal ({name}): stopping now, what is in flight will be done again");
+                std::process::exit(1);
+            }
+            tracing::info!("{name}: finishing what is in flight; a second signal stops now");
+            fired.cancel();
+        }
+    });
+    Ok(drain)
+}

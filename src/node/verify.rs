@@ -1,0 +1,69 @@
+//! `node verify`: checks a dataset, and mends it when asked to.
+
+use std::io::Write;
+
+use super::cli;
+use super::error::NodeError;
+use crate::adapters::dataset::disk::DiskStore;
+use crate::adapters::dataset::verify::{Finding, repair, verify};
+
+/// Findings printed one by one; the rest is counted.
+const SHOWN: usize = 100;
+
+/// Checks, prints, mends.
+///
+/// # Errors
+/// [`NodeError::Incomplete`] when anything is wrong (after mending: still wrong, or lost).
+pub fn run(asked: &cli::Verify, out: &mut dyn Write) -> Result<(), NodeError> {
+    if !asked.dir.is_dir() {
+        return Err(crate::adapters::dataset::StoreError::Missing(asked.dir.display().to_string()).into());
+    }
+    let store = DiskStore::new(&asked.dir, false, true);
+    let report = verify(&store, asked.quick)?;
+    let io = NodeError::system("writing the report");
+    let print = |out: &mut dyn Write, report: &crate::adapters::dataset::verify::Report| -> std::io::Result<()> {
+        for finding in report.findings.iter().take(SHOWN) {
+            writeln!(out, "{finding}")?;
+        }
+        if report.findings.len() > SHOWN {
+            writeln!(out, "… and {} more", report.findings.len() - SHOWN)?;
+        }
+        let classes: Vec<String> = report.per_class.iter().map(|(c, n)| format!("{c}: {n}")).collect();
+        writeln!(
+            out,
+            "{} tasks, {} chips ({}), {:.1} MB: {}",
+            report.tasks,
+            report.chips,
+            classes.join(", "),
+            report.bytes as f64 / 1e6,
+            match report.findings.len() {
+                0 => "nothing wrong".to_owned(),
+                1 => "1 finding".to_owned(),
+                n => format!("{n} findings"),
+            }
+        )
+    };
+    print(out, &report).map_err(io)?;
+    if report.findings.is_empty() {
+        return Ok(());
+    }
+    if !asked.repair {
+        let mendable = report.findings.iter().any(|f| !matches!(f, Finding::Missing(..) | Finding::Damaged(..)));
+        let hint =
+            if mendable { "; `--repair` mends what can be mended" } else { "; `--repair` takes broken tasks out" };
+        return Err(NodeError::Incomplete(format!("{}: something is wrong{hint}", asked.dir.display())));
+    }
+    let lost = repair(&store, &report)?;
+    let after = verify(&store, false)?;
+    let io = NodeError::system("writing the report");
+    writeln!(out, "after the repair:").and_then(|()| print(out, &after)).map_err(io)?;
+    if !lost.is_empty() {
+        let tasks: Vec<String> = lost.iter().take(SHOWN).map(ToString::to_string).collect();
+        return Err(NodeError::Incomplete(format!(
+            "{} tasks lost files and must be done again (their rest is in .quarantine/): {}",
+            lost.len(),
+            tasks.join(" ")
+        )));
+    }
+    if after.findings.is_empty() { Ok(()) } else { Err(NodeError::Incomplete("some findings remain".into())) }
+}
