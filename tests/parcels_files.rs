@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use gdal::vector::{Geometry, LayerAccess, OGRFieldType};
 use parcels_support::*;
-use satellite_pipeline::adapters::parcels::{GeoPackage, LayerChoice, OpenOptions, ParcelError, ParcelSource, blob};
+use satellite_pipeline::adapters::parcels::{
+    GeoPackage, LayerChoice, MAX_CELL_PARCELS, OpenOptions, ParcelError, ParcelSource, blob,
+};
 use satellite_pipeline::domain::class_table::Lookup;
 use satellite_pipeline::domain::failure::Severity;
 use satellite_pipeline::domain::parcel::Reject;
@@ -216,6 +218,34 @@ fn a_damaged_page_is_an_error_and_no_panic() {
     let error = open(&path, None).and_then(|source| scan_all(&source)).unwrap_err();
     assert!(error.to_string().contains("parcels.gpkg"), "{error}");
     assert_ne!(error.severity(), Severity::Transient);
+}
+
+#[test]
+fn a_cell_with_more_parcels_than_fit_is_an_error_of_the_task() {
+    let (_dir, path) = temp();
+    let db = create(&path);
+    let shape = [row(1, &square(-3.0, 40.0, 0.001), "3301010400")];
+    for (table, rtree) in [("indexed", Rtree::Filled), ("plain", Rtree::None)] {
+        add_layer(&db, &Layer { table, rtree, ..Layer::default() }, &shape);
+        db.execute_batch(&format!(
+            "INSERT INTO {table} (geom) WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {MAX_CELL_PARCELS})
+             SELECT geom FROM n, {table} WHERE fid = 1"
+        ))
+        .unwrap();
+    }
+    let entries = "INSERT INTO rtree_indexed_geom SELECT fid, -3.0, -2.999, 40.0, 40.001 FROM indexed WHERE fid > ?1";
+    db.execute(entries, [1]).unwrap();
+    for table in ["indexed", "plain"] {
+        let bbox = [-3.05, 40.0, -3.0, 40.05];
+        assert_eq!(open(&path, Some(table)).unwrap().cell(bbox, 0.0).unwrap().len(), MAX_CELL_PARCELS);
+        db.execute_batch(&format!("INSERT INTO {table} (geom) SELECT geom FROM {table} WHERE fid = 1")).unwrap();
+        if table == "indexed" {
+            db.execute(entries, [MAX_CELL_PARCELS as i64]).unwrap();
+        }
+        let error = open(&path, Some(table)).unwrap().cell(bbox, 0.0).unwrap_err();
+        assert!(matches!(error, ParcelError::CellTooLarge { .. }), "{error}");
+        assert_eq!(error.severity(), Severity::Permanent);
+    }
 }
 
 #[test]

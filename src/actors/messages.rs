@@ -165,8 +165,11 @@ pub struct Fan {
     outcomes: Mutex<Vec<(u32, ChipOutcome)>>,
     attempt: tokio::sync::OnceCell<crate::adapters::dataset::Attempt>,
     parcels: Arc<Vec<Parcel>>,
-    labels: Mutex<HashMap<u32, Arc<OnceLock<Result<Arc<LabelIndex>, Failure>>>>>,
+    labels: Mutex<HashMap<u32, SharedLabels>>,
 }
+
+/// Labels of one CRS, made by the first chip that needs them.
+type SharedLabels = Arc<OnceLock<Result<Arc<LabelIndex>, Failure>>>;
 
 /// A task with the outcome of every chip.
 #[derive(Debug)]

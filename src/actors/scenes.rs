@@ -2,8 +2,9 @@
 //!
 //! Contract: the original's fallback (the task's season below `max_cloud`, every season below + 10, every
 //! season) is walked only as far as a parcel still lacks a scene; within a step the least cloudy scene comes
-//! first. A scene can give a chip when the chip's window lies on the scene's grid and its corners lie in the
-//! scene's footprint. Windows are cut in the scene's own UTM zone, so neighbouring parcels may get chips
+//! first. A scene can give a chip when the chip's window lies on the scene's grid and its centre lies in the
+//! scene's footprint; whether every pixel of the window is valid only the pixels can say (a footprint's
+//! edges are straight in degrees, a tile's in metres). Windows are cut in the scene's own UTM zone, so neighbouring parcels may get chips
 //! of different zones.
 
 use std::sync::Arc;
@@ -170,7 +171,7 @@ impl Scenes {
     }
 }
 
-/// Windows of the parcels (by their place in the list) that this scene can give whole.
+/// Windows of the parcels (by their place in the list) that lie on this scene's grid.
 fn windows(
     crs: &Crs,
     scene: &Scene,
@@ -178,21 +179,12 @@ fn windows(
     size: u32,
     parcels: &[(usize, [f64; 2])],
 ) -> Result<Vec<(usize, Window)>, CrsError> {
-    let utm = Crs::epsg(scene.epsg)?;
-    let (to_scene, to_degrees) = (Transform::new(crs, &utm)?, Transform::new(&utm, &Crs::lonlat())?);
+    let to_scene = Transform::new(crs, &Crs::epsg(scene.epsg)?)?;
     let mut points: Vec<[f64; 2]> = parcels.iter().map(|p| p.1).collect();
     to_scene.points_or_nan(&mut points)?;
-    let mut out = Vec::new();
-    for ((i, _), [x, y]) in parcels.iter().zip(points) {
-        let Some(window) = Window::centred(grid, x, y, size) else { continue };
-        let [x0, y0, x1, y1] = window.grid(grid).bounds();
-        let mut corners = [[x0, y0], [x0, y1], [x1, y0], [x1, y1]];
-        to_degrees.points_or_nan(&mut corners)?;
-        if corners.iter().all(|[lon, lat]| scene.holds(*lon, *lat)) {
-            out.push((*i, window));
-        }
-    }
-    Ok(out)
+    let placed =
+        parcels.iter().zip(points).filter_map(|((i, _), [x, y])| Some((*i, Window::centred(grid, x, y, size)?)));
+    Ok(placed.collect())
 }
 
 fn no_scene(drawn: &Drawn) -> Rejection {

@@ -4,8 +4,8 @@
 //! whatever order the authority declares.
 //! Contract: every point is transformed on its own. GDAL chooses among several datum operations by the mean
 //! of the points of a call, so a batch could move a point differently than the point alone; master and worker
-//! must agree to the bit. Grids are never fetched: PROJ's network access is off unless its own configuration
-//! turns it on, and nothing here does.
+//! must agree to the bit. Datum grids are never fetched: PROJ's network access is off by default, and an
+//! environment that turns it on is refused, because machines with and without the grid would disagree.
 //! Trap: GDAL's handles belong to the thread that made them. They live in a small cache per thread; a
 //! [`Transform`] is only the pair of names and may go anywhere.
 
@@ -23,6 +23,14 @@ const CACHED_PER_THREAD: usize = 32;
 /// Points per edge of an envelope that is transformed.
 const POINTS_PER_EDGE: u32 = 21;
 
+/// Sends what GDAL and PROJ would print on standard error to the log, at level `debug`: what concerns a task comes
+/// back as an error of the call anyway.
+pub fn log_gdal_errors() {
+    gdal::config::set_error_handler(|kind, number, message| {
+        tracing::debug!(number, "GDAL {kind:?}: {message}");
+    });
+}
+
 /// Why a CRS or a transformation cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CrsError {
@@ -39,6 +47,9 @@ pub enum CrsError {
         "srs_id {0} does not name a defined CRS: assign the right one to the layer (for instance `ogr2ogr -a_srs`)"
     )]
     Undefined(i64),
+    /// Where a point lies would depend on the network.
+    #[error("PROJ_NETWORK is `{0}`: unset it, machines would disagree on where parcels are")]
+    Network(String),
     /// No way between the two.
     #[error("no transformation from `{from}` to `{to}`: {reason}")]
     NoPath {
@@ -68,7 +79,7 @@ impl CrsError {
     pub fn severity(&self) -> Severity {
         match self {
             Self::Point { .. } => Severity::Permanent,
-            Self::Unknown { .. } | Self::Undefined(_) | Self::NoPath { .. } => Severity::Fatal,
+            Self::Unknown { .. } | Self::Undefined(_) | Self::Network(_) | Self::NoPath { .. } => Severity::Fatal,
         }
     }
 }
@@ -171,10 +182,11 @@ impl Transform {
     /// Checks that there is a way.
     ///
     /// # Errors
-    /// [`CrsError::NoPath`], or either CRS's own error.
+    /// [`CrsError::NoPath`], [`CrsError::Network`], or either CRS's own error.
     pub fn new(from: &Crs, to: &Crs) -> Result<Self, CrsError> {
         let transform = Self { from: from.clone(), to: to.clone() };
         if !transform.is_identity() {
+            refuse_network(std::env::var("PROJ_NETWORK").ok())?;
             transform.with_handle(|_| ())?;
         }
         Ok(transform)
@@ -218,13 +230,10 @@ impl Transform {
         on_failure: impl Fn(&Self, [f64; 2]) -> Result<[f64; 2], CrsError>,
     ) -> Result<(), CrsError> {
         if self.is_identity() {
-            return match points.iter().find(|p| !finite(**p)) {
-                Some(_) => points.iter_mut().filter(|p| !finite(**p)).try_for_each(|p| {
-                    *p = on_failure(self, *p)?;
-                    Ok(())
-                }),
-                None => Ok(()),
-            };
+            for point in points.iter_mut().filter(|p| !finite(**p)) {
+                *point = on_failure(self, *point)?;
+            }
+            return Ok(());
         }
         self.with_handle(|handle| {
             for point in points {
@@ -296,6 +305,14 @@ impl Transform {
             to: self.to.to_string(),
             reason: e.to_string(),
         })
+    }
+}
+
+/// PROJ's own reading of the variable: on for these words in any case.
+fn refuse_network(setting: Option<String>) -> Result<(), CrsError> {
+    match setting {
+        Some(s) if ["ON", "YES", "TRUE"].iter().any(|on| s.eq_ignore_ascii_case(on)) => Err(CrsError::Network(s)),
+        _ => Ok(()),
     }
 }
 

@@ -109,3 +109,13 @@ fn more_pairs_than_the_cache_holds_still_work() {
         assert!(t.point([f64::from(code - 32600) * 6.0 - 183.0, 10.0]).is_ok());
     }
 }
+
+#[test]
+fn an_environment_that_turns_the_network_on_is_refused() {
+    for on in ["ON", "yes", "True"] {
+        assert_eq!(refuse_network(Some(on.into())), Err(CrsError::Network(on.into())));
+    }
+    for off in [None, Some("OFF".to_owned()), Some(String::new())] {
+        assert_eq!(refuse_network(off), Ok(()));
+    }
+}

@@ -97,7 +97,6 @@ pub fn encode_image(
     dir.write_tag(Tag::Unknown(GDAL_METADATA), &*gdal_metadata(bands, metadata))?;
     dir.write_tag(Tag::GdalNodata, "0")?;
     dir.finish()?;
-    drop(tiff);
     Ok(out.into_inner())
 }
 
@@ -127,7 +126,6 @@ pub fn encode_mask(
     dir.write_tag(Tag::Unknown(GDAL_METADATA), &*gdal_metadata(&["class"], &[]))?;
     dir.write_tag(Tag::GdalNodata, "0")?;
     dir.finish()?;
-    drop(tiff);
     Ok(out.into_inner())
 }
 

@@ -1,20 +1,21 @@
 //! Writes one band as a cloud-optimised GeoTIFF, in the two layouts Earth Search serves.
 //!
 //! Contract: tiled, DEFLATE, predictor 2 (8-bit: none), nodata 0, overviews by halves.
-//! Units: metres; blocks in pixels. Trap: [`Layout::Classic`] has no COG ghost area, as the older real files have none.
+//! Units: metres; blocks in pixels. Trap: GDAL marks both layouts with its COG ghost area; the older real files of
+//! collection `sentinel-2-l2a` have none, so a reader must not count on it.
 
 use super::DemoError;
 use crate::domain::scene::PixelGrid;
 use gdal::errors::Result;
 use gdal::raster::{Buffer, GdalType, RasterCreationOptions};
 use gdal::spatial_ref::SpatialRef;
-use gdal::{Dataset, DatasetOptions, DriverManager, GdalOpenFlags};
+use gdal::{Dataset, DriverManager};
 use std::path::Path;
 
 /// How a file is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// A plain tiled TIFF with blocks of 1024 and overviews 2 to 16, as collection `sentinel-2-l2a` has them.
+    /// Blocks of 1024 and overviews 2 to 16, however small, as collection `sentinel-2-l2a` has them.
     Classic,
     /// GDAL's COG driver with blocks of this edge, as collection `sentinel-2-c1-l2a` has them.
     Cog(u32),
@@ -29,7 +30,7 @@ pub(super) fn write<T: GdalType + Copy>(
     values: Vec<T>,
 ) -> std::result::Result<(), DemoError> {
     let written = in_memory(epsg, grid, values).and_then(|dataset| match layout {
-        Layout::Classic => classic(&dataset, path, std::mem::size_of::<T>()),
+        Layout::Classic => classic(dataset, path, std::mem::size_of::<T>()),
         Layout::Cog(block) => cog(&dataset, path, block, std::mem::size_of::<T>()),
     });
     written.map_err(|e| DemoError::gdal(format!("writing {}", path.display()), e))
@@ -51,10 +52,12 @@ fn settings(bytes: usize) -> (&'static str, &'static str) {
     if bytes == 1 { ("1", "NEAREST") } else { ("2", "AVERAGE") }
 }
 
-/// Overviews come last, added to a finished file: GDAL marks a file that it copies with them as a COG.
-fn classic(dataset: &Dataset, path: &Path, bytes: usize) -> Result<()> {
+/// Overviews are made in memory and copied: so the headers of all levels stand before the pixels.
+fn classic(mut dataset: Dataset, path: &Path, bytes: usize) -> Result<()> {
     let (predictor, resampling) = settings(bytes);
     let (width, height) = dataset.raster_size();
+    let halves: Vec<i32> = [2, 4, 8, 16].into_iter().filter(|&n| width.min(height) / n as usize >= 16).collect();
+    dataset.build_overviews(resampling, &halves, &[])?;
     let options = [
         "TILED=YES",
         "BLOCKXSIZE=1024",
@@ -62,15 +65,11 @@ fn classic(dataset: &Dataset, path: &Path, bytes: usize) -> Result<()> {
         "COMPRESS=DEFLATE",
         "ZLEVEL=1",
         &format!("PREDICTOR={predictor}"),
+        "COPY_SRC_OVERVIEWS=YES",
         "BIGTIFF=IF_SAFER",
     ];
     let options = RasterCreationOptions::from_iter(options);
-    dataset.create_copy(&DriverManager::get_driver_by_name("GTiff")?, path, &options)?.close()?;
-    let update = DatasetOptions { open_flags: GdalOpenFlags::GDAL_OF_UPDATE, ..DatasetOptions::default() };
-    let mut file = Dataset::open_ex(path, update)?;
-    let halves: Vec<i32> = [2, 4, 8, 16].into_iter().filter(|&n| width.min(height) / n as usize >= 16).collect();
-    file.build_overviews(resampling, &halves, &[])?;
-    file.close()
+    dataset.create_copy(&DriverManager::get_driver_by_name("GTiff")?, path, &options)?.close()
 }
 
 fn cog(dataset: &Dataset, path: &Path, block: u32, bytes: usize) -> Result<()> {

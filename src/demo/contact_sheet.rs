@@ -2,7 +2,7 @@
 //!
 //! Contract: a chip belongs to the row of the class under its centre, as chips are centred on a parcel of their class.
 //! Which chips are shown depends on their names alone; files are only read. Units: pixels; bands B04, B03, B02.
-//! Trap: at most [`MAX_MASKS`] masks are opened, so in a vast dataset a very rare class may find no chip.
+//! Trap: at most 4000 masks are opened, so in a vast dataset a very rare class may find no chip.
 
 mod canvas;
 mod font;

@@ -236,3 +236,59 @@ fn stain(cover: super::crops::Cover) -> f32 {
         _ => 0.18,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::demo::region::Size;
+
+    fn paint(threads: usize) -> Picture {
+        let region = Region::generate(Size::Tiny, 5);
+        let transform = crate::demo::labels::transform(4258, 32630).unwrap();
+        let on_field = crate::demo::labels::project(&transform, &region.parcels[40].polygons[0].rings[0]).unwrap()[0];
+        let [x0, y0] = [on_field[0] - 500.0, on_field[1] + 1500.0].map(|m| (m / 20.0).floor() * 20.0);
+        let grid = PixelGrid { x0, y0, res: 10.0, width: 120, height: 300 };
+        let labels = Labels::draw(&region, 32630, &grid).unwrap();
+        assert!(labels.cells.iter().any(|&label| label >= FIRST_PARCEL));
+        let sky = Sky::new(1, 20.0, Some(0.8), grid);
+        let to_plane = [-x0, 1.0, 0.0, -y0, 0.0, 1.0];
+        let painter =
+            Painter { region: &region, labels: &labels, grid, to_plane, day: 115.0, sky, offset: 0.0, noise: 9 };
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| painter.paint())
+    }
+
+    #[test]
+    fn threads_do_not_change_a_pixel() {
+        let (one, four) = (paint(1), paint(4));
+        assert!(one.bands == four.bands && one.scl == four.scl);
+    }
+
+    #[test]
+    fn all_bands_and_the_classification_agree_on_what_was_seen() {
+        let picture = paint(2);
+        let unseen = picture.scl.iter().filter(|&&class| class == 0).count();
+        assert!(unseen > 1000 && unseen < picture.scl.len() / 2, "{unseen}");
+        for (band, values) in picture.bands.iter().enumerate() {
+            let (width, scale) = if band < FINE_BANDS { (120, 2) } else { (60, 1) };
+            assert_eq!(values.len(), width * 150 * scale);
+            for (i, &dn) in values.iter().enumerate() {
+                let class = picture.scl[i / width / scale * 60 + i % width / scale];
+                assert_eq!(dn == 0, class == 0, "band {band} pixel {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_plane_map_goes_through_its_corners() {
+        let region = Region::generate(Size::Tiny, 5);
+        let degrees = [[-0.03, 41.64], [0.03, 41.64], [-0.03, 41.60]];
+        let utm = [[747_000.0, 4_614_000.0], [752_000.0, 4_614_170.0], [747_150.0, 4_609_560.0]];
+        let m = plane_map(&region, utm, degrees);
+        for (p, d) in utm.iter().zip(degrees) {
+            let [x, y] = Plane::of(region.bounds).metres(d);
+            assert!((m[0] + m[1] * p[0] + m[2] * p[1] - x).abs() < 1e-3);
+            assert!((m[3] + m[4] * p[0] + m[5] * p[1] - y).abs() < 1e-3);
+        }
+    }
+}

@@ -30,7 +30,7 @@ const MAX_AREA: f64 = 145_000.0;
 /// How much is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Size {
-    /// About 150 parcels on 0.06 x 0.04 degrees across the same border: whole-node tests.
+    /// About 200 parcels on 0.06 x 0.04 degrees across the same border: whole-node tests.
     Tiny,
     /// About 3000 parcels on 0.2 x 0.15 degrees across the border of UTM zones 30 and 31.
     Small,
@@ -50,7 +50,7 @@ impl Size {
 
     fn parcels(self) -> usize {
         match self {
-            Self::Tiny => 150,
+            Self::Tiny => 200,
             Self::Small => 3_000,
             Self::Full => 60_000,
         }
@@ -239,8 +239,8 @@ impl Block {
         let place = (u64::from(self.row as u32) << 32) | u64::from(self.column as u32);
         let mut rng = Rng::new(mix2(seed, place));
         let block = outline::draw_in(&self.ring, rng.range(5.0, 11.0));
-        let small_holdings = rng.unit() < 0.12;
-        let target = if small_holdings { rng.log_range(6_000.0, 24_000.0) } else { rng.log_range(24_000.0, 125_000.0) };
+        let small_holdings = rng.unit() < 0.05;
+        let target = if small_holdings { rng.log_range(6_000.0, 24_000.0) } else { rng.log_range(40_000.0, 125_000.0) };
         let mut fields: Vec<Vec<Vec<Ring>>> = Vec::new();
         let mut may_join = false;
         for piece in outline::split(block, target, &mut rng) {

@@ -240,4 +240,23 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn every_parcel_has_room_for_a_whole_chip_in_its_zone() {
+        for size in [Size::Tiny, Size::Small] {
+            let frames = frames(size).unwrap();
+            let region = Region::generate(size, 42);
+            for frame in &frames {
+                let own = |lon: f64| (lon < 0.0) == (frame.zone == 30);
+                let points: Vec<_> = region.parcels.iter().flat_map(|p| &p.polygons[0].rings[0]).copied().collect();
+                let points: Vec<_> = points.into_iter().filter(|p| own(p[0])).collect();
+                let transform = labels::transform(4258, frame.epsg()).unwrap();
+                let PixelGrid { x0, y0, width, height, .. } = frame.grid;
+                let (right, bottom) = (x0 + f64::from(width) * 10.0, y0 - f64::from(height) * 10.0);
+                for [x, y] in labels::project(&transform, &points).unwrap() {
+                    assert!(x - 1290.0 > x0 && x + 1290.0 < right && y + 1290.0 < y0 && y - 1290.0 > bottom);
+                }
+            }
+        }
+    }
 }

@@ -1,4 +1,8 @@
-//! Classes a parcel can have, and the rules that give it one.
+//! The number of a class, as masks hold it.
+//!
+//! Contract: never 0 (background) nor 255 (unlabelled), so a mask's three meanings cannot be mixed up. The rules
+//! that give a parcel its class are in [`super::class_table`].
+//! Trap: as a JSON object key it arrives as a string (`{"1": 12}`); serde reads it back.
 use serde::{Deserialize, Serialize};
 
 /// A class as written into masks: 1 to 254; 0 is background, 255 is kept for "unlabelled".

@@ -203,7 +203,7 @@ pub struct Plan {
 
 /// Reason in [`PlanSummary::dropped_cells`]: fewer parcels than `min_parcels`.
 pub const FEW_PARCELS: &str = "few_parcels";
-/// Reason in [`PlanSummary::dropped_cells`]: no parcel of a class.
+/// Reason in [`PlanSummary::dropped_cells`]: no parcel of a class that can be drawn.
 pub const NO_CLASS: &str = "no_target_class";
 
 impl PlanSettings {

@@ -102,6 +102,11 @@ impl Planner {
         }
     }
 
+    /// Chance of a parcel of the class to be drawn.
+    fn chance_of(&self, class: ClassId) -> f64 {
+        self.chance[usize::from(class.get())]
+    }
+
     fn count_unknown(&mut self, label: Option<&Arc<str>>) {
         self.unknown += 1;
         let Some(label) = label else { return };
@@ -168,7 +173,7 @@ impl Planner {
         for (class, name) in &self.settings.classes {
             let probability = match &self.settings.sampling {
                 Sampling::Basic => None,
-                Sampling::Balanced { .. } => Some(self.chance[usize::from(class.get())]),
+                Sampling::Balanced { .. } => Some(self.chance_of(*class)),
             };
             let plan = ClassPlan {
                 name: name.clone(),
@@ -205,7 +210,7 @@ impl Planner {
         for (cell, tally) in &self.cells {
             if tally.parcels < self.settings.min_parcels {
                 few += 1;
-            } else if tally.classes.is_empty() {
+            } else if !tally.classes.iter().any(|c| self.chance_of(c.class) > 0.0) {
                 no_class += 1;
             } else {
                 kept.push((*cell, tally));
@@ -250,12 +255,12 @@ impl Planner {
     }
 
     /// Hash of the settings' context and of every task as it will be sent; the tasks carry seed, step,
-    /// probabilities and targets themselves.
+    /// probabilities and targets themselves. Partitions are left out: they do not change the dataset.
     fn derive_run_id(&self, tasks: &[PlannedTask]) -> String {
-        let sent: Vec<(&Task, i32, u64)> = tasks.iter().map(|t| (&t.task, t.partition, t.expected_chips)).collect();
-        let names = &self.settings.classes;
-        let text = serde_json::json!([self.settings.context, names, self.settings.min_parcels, sent]).to_string();
-        format!("{:016x}", fnv1a(text.as_bytes()))
+        let hash = |value: &serde_json::Value| fnv1a(value.to_string().as_bytes());
+        let sent: Vec<u64> = tasks.iter().map(|t| hash(&serde_json::json!([t.task, t.expected_chips]))).collect();
+        let (context, names) = (&self.settings.context, &self.settings.classes);
+        format!("{:016x}", hash(&serde_json::json!([context, names, self.settings.min_parcels, sent])))
     }
 
     fn unknown_codes(&self) -> Vec<(String, u64)> {

@@ -90,6 +90,24 @@ fn mode_basic_takes_everything_and_sends_no_targets() {
 }
 
 #[test]
+fn a_class_with_probability_zero_makes_no_task() {
+    let mut s = settings();
+    if let Sampling::Balanced { probabilities, .. } = &mut s.sampling {
+        probabilities.insert(class(5), 0.0);
+    }
+    assert!(matches!(plan_of(s, &region()), Err(PlanError::NoTasks { few: 1, no_class: 2, .. })));
+}
+
+#[test]
+fn the_number_of_partitions_does_not_change_the_run() {
+    let many = PlanSettings { partitions: 15, ..settings() };
+    assert_eq!(
+        plan_of(settings(), &region()).unwrap().summary.run_id,
+        plan_of(many, &region()).unwrap().summary.run_id
+    );
+}
+
+#[test]
 fn what_cannot_be_planned_says_why() {
     let text = |s: PlanSettings, p: &[ScannedParcel]| plan_of(s, p).unwrap_err().to_string();
     assert!(text(settings(), &[]).contains("none of the 0 rows"));

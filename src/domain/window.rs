@@ -33,7 +33,7 @@ impl Window {
         }
         let (col, row) = (col as i64 - half, row as i64 - half);
         let fits = |first: i64, count: u32| first >= 0 && first + i64::from(size) <= i64::from(count);
-        (fits(col, grid.width) && fits(row, grid.height)).then(|| Self { row: row as u32, col: col as u32, size })
+        (fits(col, grid.width) && fits(row, grid.height)).then_some(Self { row: row as u32, col: col as u32, size })
     }
 
     /// The window's own grid: its upper left corner in metres and its size.

@@ -29,6 +29,7 @@ fn start(invocation: Invocation) -> Result<(), NodeError> {
     let Invocation { files, sets, action } = invocation;
     let config = Config::load(&files, process_env(), &sets)?;
     telemetry::init(&config.log).map_err(|e| NodeError::Setting { key: "log.filter", why: e.to_string() })?;
+    crate::adapters::crs::log_gdal_errors();
     match &action {
         Action::Config { explain } => return show_config(&config, *explain),
         Action::Verify(asked) => return verify::run(asked, &mut std::io::stdout().lock()),

@@ -6,7 +6,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::Actor as _;
 use tokio::sync::oneshot;
@@ -22,6 +22,10 @@ use crate::domain::progress::Progress;
 
 /// Results on their way to the tally.
 const RESULTS: usize = 256;
+
+/// Shortest time between two views, and longest between two looks at whether the run is complete.
+const SHORTEST: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How the view is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +71,8 @@ pub async fn run(
     let mut events = broker.read(&topics).await?;
     let (view, style) = (View::of(config), Style::of(std::io::stdout().is_terminal(), |v| std::env::var(v).ok()));
     let mut screen = Screen { view, style, lines: 0 };
-    let mut ticks = tokio::time::interval(config.monitor.interval.max(Duration::from_millis(200)));
+    let mut ticks = tokio::time::interval(config.monitor.interval.clamp(SHORTEST, LOOK));
+    let mut drawn: Option<Instant> = None;
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tokio::select! {
@@ -78,7 +83,10 @@ pub async fn run(
             },
             _ = ticks.tick() => {
                 let progress = ask(&asks).await?;
-                screen.draw(&progress, lag(config, &*broker).await.as_deref());
+                if drawn.is_none_or(|at| at.elapsed() + SHORTEST / 2 >= config.monitor.interval) {
+                    drawn = Some(Instant::now());
+                    screen.draw(&progress, lag(config, &*broker).await.as_deref());
+                }
                 if exit_when_done && progress.complete {
                     break;
                 }

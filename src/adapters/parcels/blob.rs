@@ -1,8 +1,8 @@
 //! The geometry column of a GeoPackage: a small header, then ISO WKB
 //! (<https://www.geopackage.org/spec131/#gpb_format>).
 //!
-//! Contract: never panics and never allocates more than a small multiple of the blob, whatever the bytes: each count is held
-//! against the bytes that are left before memory is asked for. Z and M are dropped. Polygon, MultiPolygon,
+//! Contract: never panics and never allocates more than a small multiple of the blob, whatever the bytes: each
+//! count is held against the bytes that are left before memory is asked for. Z and M are dropped. Polygon, MultiPolygon,
 //! Triangle, CurvePolygon, MultiSurface and collections of them become one [`Polygon`]; bytes after the
 //! geometry are ignored.
 //! Trap: PostGIS's EWKB keeps its dimension and SRID flags in the type number's high bits. It is refused, not
@@ -51,7 +51,7 @@ pub enum BlobError {
     /// One or two points.
     #[error("has a ring of {0} points")]
     ShortRing(u32),
-    /// See [`MAX_DEPTH`].
+    /// Collections in collections in collections.
     #[error("nests collections deeper than {MAX_DEPTH}")]
     Nested,
     /// See [`MAX_BLOB_BYTES`].

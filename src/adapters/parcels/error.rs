@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use super::{MAX_CELL_PARCELS, MAX_CELL_POINTS};
 use crate::adapters::crs::CrsError;
 use crate::domain::failure::Severity;
 
@@ -110,13 +111,14 @@ pub enum ParcelError {
         /// SQLite's words.
         source: rusqlite::Error,
     },
-    /// A cell with more parcels than fit into memory.
-    #[error("more than {limit} parcels around [{}, {}, {}, {}]: use a smaller grid.step", .bbox[0], .bbox[1], .bbox[2], .bbox[3])]
+    /// A cell with more parcels than may be in memory.
+    #[error(
+        "more than {MAX_CELL_PARCELS} parcels or {MAX_CELL_POINTS} points around [{}, {}, {}, {}]: use a smaller \
+         grid.step", .bbox[0], .bbox[1], .bbox[2], .bbox[3]
+    )]
     CellTooLarge {
-        /// The cell.
+        /// The cell, degrees.
         bbox: [f64; 4],
-        /// [`super::MAX_CELL_PARCELS`].
-        limit: usize,
     },
     /// The reading thread died.
     #[error("the thread that reads {path} ended unexpectedly")]

@@ -1,7 +1,7 @@
 //! Finding the rows that meet a box: by the GeoPackage's own R-tree, or by one made in memory.
 //!
-//! Units: the parcels' CRS. Contract: both give a superset of the rows whose envelope meets the box; the caller compares the
-//! real envelope. A file's R-tree is used only after a sample of rows was found in it.
+//! Units: the parcels' CRS. Contract: both give a superset of the rows whose envelope meets the box; the caller
+//! compares the real envelope. A file's R-tree is used only after a sample of rows was found in it.
 //! Trap: an R-tree table may be there and be empty or out of date, when a tool without triggers added rows.
 
 use std::path::Path;
@@ -13,7 +13,6 @@ use rusqlite::{Connection, OptionalExtension};
 use super::blob;
 use super::error::ParcelError;
 use super::layer::LayerInfo;
-use super::place::meets;
 use super::sql::{from_sqlite, quote};
 use crate::domain::polygon::{Envelope, Polygon};
 
@@ -102,9 +101,4 @@ pub(super) fn ids(envelopes: &Envelopes, area: Envelope, limit: usize) -> Vec<i6
 fn envelope(value: rusqlite::types::ValueRef<'_>, shape: &mut Polygon) -> Option<Envelope> {
     let bytes = value.as_blob().ok()?;
     blob::header_envelope(bytes).or_else(|| blob::parse(bytes, shape).ok().and_then(|()| shape.envelope()))
-}
-
-/// Whether the shape's real envelope meets the box.
-pub(super) fn shape_meets(shape: &Polygon, area: &Envelope) -> bool {
-    shape.envelope().is_some_and(|e| meets(&e, area))
 }

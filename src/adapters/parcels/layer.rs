@@ -2,7 +2,8 @@
 //!
 //! Contract: the configured layer, else the only layer of polygons that has rows, else an error that lists what
 //! there is. Names are compared exactly first, then without regard to case, as SQL does.
-//! Trap: a column of type GEOMETRY says nothing; its first rows are looked at.
+//! Trap: a column of type GEOMETRY (or of a type that the standard does not know) says nothing; its first rows
+//! are looked at.
 
 use std::path::Path;
 
@@ -189,8 +190,9 @@ fn row_count(db: &Connection, table: &str) -> rusqlite::Result<u64> {
 fn has_polygons(db: &Connection, entry: &Entry) -> rusqlite::Result<bool> {
     match entry.declared.as_str() {
         "POLYGON" | "MULTIPOLYGON" | "CURVEPOLYGON" | "MULTISURFACE" | "SURFACE" | "TRIANGLE" => Ok(true),
-        "GEOMETRY" | "GEOMETRYCOLLECTION" | "GEOMCOLLECTION" | "" => sniff(db, entry),
-        _ => Ok(false),
+        "POINT" | "MULTIPOINT" | "LINESTRING" | "MULTILINESTRING" | "CURVE" | "CIRCULARSTRING" | "COMPOUNDCURVE"
+        | "MULTICURVE" => Ok(false),
+        _ => sniff(db, entry),
     }
 }
 

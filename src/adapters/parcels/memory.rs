@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
 
-use super::index::shape_meets;
+use super::gather::Gather;
 use super::labels::Labeller;
 use super::place::{self, Places};
-use super::{LayerInfo, MAX_CELL_PARCELS, ParcelError, ParcelSource, ScanProgress};
+use super::{LayerInfo, ParcelError, ParcelSource, ScanProgress};
 use crate::adapters::crs::{Crs, CrsError};
 use crate::domain::class_table::{ClassTable, Lookup};
 use crate::domain::parcel::{Parcel, Reject, ScannedParcel};
@@ -105,16 +105,13 @@ impl ParcelSource for MemoryParcels {
     fn cell(&self, bbox: [f64; 4], margin_m: f64) -> Result<Vec<Parcel>, ParcelError> {
         let area = self.places.search_box(bbox, margin_m)?;
         let mut labeller = Labeller::new(Arc::clone(&self.classes));
-        let mut parcels = Vec::new();
+        let mut gather = Gather::new(area);
         for row in &self.rows {
-            let Some(shape) = row.shape.as_ref().filter(|s| shape_meets(s, &area)) else { continue };
-            let Ok(point) = place::point(shape) else { continue };
-            if parcels.len() == MAX_CELL_PARCELS {
-                return Err(ParcelError::CellTooLarge { bbox, limit: MAX_CELL_PARCELS });
+            if let Some(shape) = &row.shape {
+                let class = || labeller.classify(value(&row.code), || value(&row.name)).class();
+                gather.add(row.id, &mut shape.clone(), class);
             }
-            let class = labeller.classify(value(&row.code), || value(&row.name)).class();
-            parcels.push(Parcel { id: row.id, class, shape: shape.clone(), point, lonlat: point });
         }
-        place::finish(parcels, &self.places)
+        gather.finish(&self.places, bbox)
     }
 }

@@ -8,6 +8,7 @@
 pub mod blob;
 mod curve;
 mod error;
+mod gather;
 mod geopackage;
 mod index;
 mod labels;
@@ -30,6 +31,9 @@ use crate::domain::parcel::{Parcel, ScannedParcel};
 
 /// Most parcels that one cell may hold; a cell of 0.05 degrees has some hundreds.
 pub const MAX_CELL_PARCELS: usize = 250_000;
+
+/// Most points that the parcels of one cell may have together, 16 bytes each.
+pub const MAX_CELL_POINTS: usize = 16 << 20;
 
 /// How far a scan is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +76,6 @@ pub trait ParcelSource: Send + Sync {
     ///
     /// # Errors
     /// When the file cannot be read, the box cannot be expressed in the parcels' CRS, or more than
-    /// [`MAX_CELL_PARCELS`] parcels meet it.
+    /// [`MAX_CELL_PARCELS`] parcels or [`MAX_CELL_POINTS`] points meet it.
     fn cell(&self, bbox: [f64; 4], margin_m: f64) -> Result<Vec<Parcel>, ParcelError>;
 }

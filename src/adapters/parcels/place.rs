@@ -3,9 +3,8 @@
 //! Contract: the one way to get there, for the scan and for the cell, so both agree to the bit.
 //! Trap: lon/lat is computed from the point, never from transformed rings.
 
-use super::error::ParcelError;
 use crate::adapters::crs::{Crs, CrsError, Transform};
-use crate::domain::parcel::{Parcel, Reject};
+use crate::domain::parcel::Reject;
 use crate::domain::polygon::{Envelope, Polygon};
 
 /// Metres per degree of latitude, a little less than anywhere on the ellipsoid, so boxes come out too large
@@ -57,16 +56,4 @@ pub(super) fn on_map([lon, lat]: [f64; 2]) -> Result<[f64; 2], Reject> {
 /// Whether two boxes share a point.
 pub(super) fn meets(a: &Envelope, b: &Envelope) -> bool {
     a[0] <= b[2] && b[0] <= a[2] && a[1] <= b[3] && b[1] <= a[3]
-}
-
-/// Turns the parcels' `lonlat` from the parcels' CRS into degrees, drops those off the map, sorts by id.
-pub(super) fn finish(mut parcels: Vec<Parcel>, places: &Places) -> Result<Vec<Parcel>, ParcelError> {
-    let mut points: Vec<[f64; 2]> = parcels.iter().map(|p| p.point).collect();
-    places.lonlat(&mut points)?;
-    for (parcel, lonlat) in parcels.iter_mut().zip(points) {
-        parcel.lonlat = lonlat;
-    }
-    parcels.retain(|p| on_map(p.lonlat).is_ok());
-    parcels.sort_unstable_by_key(|p| p.id);
-    Ok(parcels)
 }

@@ -1,6 +1,8 @@
 //! Opening the file: read-only, checked to be a GeoPackage.
 //!
-//! Contract: nothing is ever written, not even a lock or journal file when `assume_immutable` is set.
+//! Contract: nothing is ever written, not even a lock or journal file when `assume_immutable` is set. The file is
+//! not memory-mapped: that gained 0.05 ms per cell and nothing in a scan, counts as resident memory, and turns a
+//! file truncated by another machine into a SIGBUS.
 //! Trap: `immutable=1` makes SQLite ignore locks and a write-ahead log, so it is right only for a file that
 //! nobody changes; over NFS it also avoids the lock daemon. Without it a file in WAL mode needs a writable
 //! directory. rusqlite already waits 5 s for a busy file;
@@ -11,9 +13,6 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::ParcelError;
-
-/// Address space that SQLite may map of an immutable file, bytes; not resident memory of its own.
-const MMAP_BYTES: i64 = 1 << 36;
 
 /// SQLite's page cache per connection, KiB.
 const CACHE_KIB: i64 = 8 * 1024;
@@ -34,16 +33,13 @@ pub(super) fn open(path: &Path, assume_immutable: bool) -> Result<Connection, Pa
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection =
         Connection::open_with_flags(uri(path, assume_immutable), flags).map_err(|e| from_sqlite(path, e))?;
-    check(&connection, path, assume_immutable)?;
+    check(&connection, path)?;
     Ok(connection)
 }
 
-fn check(connection: &Connection, path: &Path, assume_immutable: bool) -> Result<(), ParcelError> {
+fn check(connection: &Connection, path: &Path) -> Result<(), ParcelError> {
     let settings = || -> rusqlite::Result<u32> {
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-        if assume_immutable {
-            connection.pragma_update(None, "mmap_size", MMAP_BYTES)?;
-        }
         connection.query_row(
             "SELECT count(*) FROM sqlite_master WHERE lower(name) IN \
              ('gpkg_contents', 'gpkg_geometry_columns', 'gpkg_spatial_ref_sys')",
