@@ -49,11 +49,10 @@ def results(given):
         auto_offset_reset="earliest",
         enable_auto_commit=False,
         consumer_timeout_ms=given.timeout * 1000,
-        value_deserializer=lambda raw: json.loads(raw.decode("utf-8")),
     )
     seen = {}
     for message in consumer:
-        line = read_result(message.value)
+        line = read_result(json.loads(message.value.decode("utf-8")))
         if line["task_id"] not in seen:
             print(json.dumps(line))
         seen[line["task_id"]] = line
@@ -77,12 +76,9 @@ def task(given):
         "sampling_probs": like["sampling_probs"],
         "target_samples": like["target_samples"],
     }
-    producer = KafkaProducer(
-        bootstrap_servers=given.bootstrap,
-        key_serializer=str.encode,
-        value_serializer=lambda value: json.dumps(value).encode("utf-8"),
-    )
-    producer.send(given.topic, key=f"task_{given.id}", value=message).get(timeout=given.timeout)
+    producer = KafkaProducer(bootstrap_servers=given.bootstrap)
+    key, value = f"task_{given.id}".encode(), json.dumps(message).encode()
+    producer.send(given.topic, key=key, value=value).get(timeout=given.timeout)
     producer.close()
     return True
 
