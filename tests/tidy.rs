@@ -191,6 +191,10 @@ fn the_domain_is_pure() {
             for word in IMPURE.into_iter().filter(|word| holds_word(line, word)) {
                 wrong.push(format!("src/{file}:{n}: {word}"));
             }
+            let grouped = first_names(line, "std::").into_iter().filter(|_| line.contains("std::{"));
+            for (_, name) in grouped.filter(|(_, name)| IMPURE.contains(&&*format!("std::{name}"))) {
+                wrong.push(format!("src/{file}:{n}: std::{name}"));
+            }
         }
     }
     fail_if_any(
