@@ -94,7 +94,10 @@ impl World {
             // 24 cells and about 70 chips.
             ("grid.step", "0.01".into()),
             ("grid.min_parcels", "2".into()),
-            ("sampling.probabilities", "{ 1 = 0.4, 2 = 0.4, 3 = 0.4, 4 = 0.4, 5 = 0.2, 6 = 0.4, 7 = 1.0, 8 = 0.4 }".into()),
+            (
+                "sampling.probabilities",
+                "{ 1 = 0.4, 2 = 0.4, 3 = 0.4, 4 = 0.4, 5 = 0.2, 6 = 0.4, 7 = 1.0, 8 = 0.4 }".into(),
+            ),
             ("worker.cache_mb", "64".into()),
             ("worker.cores", "2".into()),
             ("monitor.listen", "\"\"".into()),
