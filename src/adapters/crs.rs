@@ -23,6 +23,14 @@ const CACHED_PER_THREAD: usize = 32;
 /// Points per edge of an envelope that is transformed.
 const POINTS_PER_EDGE: u32 = 21;
 
+/// Sends what GDAL and PROJ would print on standard error to the log, at level `debug`: what concerns a task comes
+/// back as an error of the call anyway.
+pub fn log_gdal_errors() {
+    gdal::config::set_error_handler(|kind, number, message| {
+        tracing::debug!(number, "GDAL {kind:?}: {message}");
+    });
+}
+
 /// Why a CRS or a transformation cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CrsError {

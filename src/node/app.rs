@@ -10,7 +10,7 @@ use super::cli::{Action, Invocation, Role, TopicsAction};
 use super::config::{Config, Need, process_env};
 use super::error::NodeError;
 use super::topics::{Consent, TopicsCommand};
-use super::{all, demo, group, master, monitor, parts, plan, shutdown, telemetry, topics, verify, worker};
+use super::{all, demo, dlq, group, master, monitor, parts, plan, shutdown, telemetry, topics, verify, worker};
 use crate::demo::server::DemoServer;
 
 /// Runs one command to its end.
@@ -29,6 +29,7 @@ fn start(invocation: Invocation) -> Result<(), NodeError> {
     let Invocation { files, sets, action } = invocation;
     let config = Config::load(&files, process_env(), &sets)?;
     telemetry::init(&config.log).map_err(|e| NodeError::Setting { key: "log.filter", why: e.to_string() })?;
+    crate::adapters::crs::log_gdal_errors();
     match &action {
         Action::Config { explain } => return show_config(&config, *explain),
         Action::Verify(asked) => return verify::run(asked, &mut std::io::stdout().lock()),
@@ -93,6 +94,13 @@ async fn run(
             let broker = parts::broker(&config, "group").await?;
             let topics = [config.kafka.tasks_topic.as_str()];
             Ok(group::show(&*broker, &config.kafka.group, &topics, &mut std::io::stdout()).await?)
+        }
+        Action::Dlq(asked) => {
+            config.require(&[Need::Broker])?;
+            let broker = parts::broker(&config, "dlq").await?;
+            let mut answers = std::io::BufReader::new(std::io::stdin());
+            let consent = Consent::from_terminal(asked.yes, &mut answers);
+            dlq::run(&asked, &*broker, &config.kafka.dlq_topic, consent, &mut std::io::stdout()).await
         }
         Action::Serve(asked) => {
             let server = DemoServer::start(&asked.dir, asked.listen).await?;

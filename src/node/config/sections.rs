@@ -147,7 +147,7 @@ pub struct Sampling {
     pub conversion_rate: f64,
     /// Largest target of a class, chips.
     pub max_target: u64,
-    /// Probability per class; a class that is not named is left out.
+    /// Probability per class; the planner wants every class of the classes file named.
     #[serde(with = "class_map")]
     pub probabilities: BTreeMap<ClassId, f64>,
 }
