@@ -94,6 +94,8 @@ pub async fn run(
     let why = shift.work(drain, exit_when_done).await;
     abandon.cancel();
     let left = shift.leave(config.worker.drain_timeout).await;
+    // What ends the draining counts as much as what ended the work.
+    let why = why.and_then(|()| shift.fatal.try_recv().map_or(Ok(()), Err));
     let counts = &shift.counts;
     let report = WorkerReport {
         finished: counts.finished.load(Relaxed),
@@ -296,15 +298,17 @@ impl Shift {
     /// Tasks taken and not settled.
     fn open(&self) -> u64 {
         let c = &self.counts;
-        let settled = c.finished.load(Relaxed) + c.failed.load(Relaxed) + c.abandoned.load(Relaxed);
+        let ended = [&c.finished, &c.failed, &c.abandoned, &c.halted];
+        let settled: u64 = ended.iter().map(|n| n.load(Relaxed)).sum();
         (self.taken + c.settling.load(Relaxed)).saturating_sub(settled)
     }
 
-    /// Lets what is in flight end, and leaves the group. Gives the number of tasks given up.
+    /// Lets what is in flight end, each task in its own way, and leaves the group. Gives the number of tasks given
+    /// up. After something fatal too: a task cut short would leave its staged files behind.
     async fn leave(&mut self, patience: Duration) -> u64 {
         self.group.stop();
         let deadline = Instant::now() + patience;
-        while self.open() > 0 && Instant::now() < deadline && self.fatal.try_recv().is_err() {
+        while self.open() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let left = self.open();
