@@ -201,6 +201,7 @@ impl DiskStore {
         match self.fs.stat(to) {
             Ok(there) if there.bytes == record.bytes && self.same_file(from, to, record)? => Ok(()),
             Ok(_) => Err(StoreError::NameTaken(to.display().to_string())),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => at("reading", to, Err(e)),
             Err(_) if error.kind() == io::ErrorKind::NotFound && !self.exists(from) => Err(StoreError::Damaged {
                 path: to.display().to_string(),
                 why: "its task is finished, but the file is gone: `node verify DIR --repair` frees the task for \
