@@ -30,12 +30,12 @@ pub struct LabelIndex {
 }
 
 impl LabelIndex {
-    /// Indexes labels; those without a finite extent are left out.
+    /// Indexes labels; a shape with a point that is nowhere is left out whole.
     pub fn new(mut labels: Vec<Label>) -> Self {
         labels.sort_by_key(|l| l.id);
         let boxes = labels.iter().zip(0..).filter_map(|(label, at)| {
             let [x0, y0, x1, y1] = label.shape.envelope()?;
-            let finite = [x0, y0, x1, y1].iter().all(|v| v.is_finite());
+            let finite = label.shape.points().iter().flatten().all(|v| v.is_finite());
             finite.then(|| GeomWithData::new(Rectangle::from_corners([x0, y0], [x1, y1]), at))
         });
         let tree = RTree::bulk_load(boxes.collect());
@@ -62,6 +62,14 @@ impl LabelIndex {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shape_with_a_point_nowhere_is_left_out_whole() {
+        let grid = PixelGrid { x0: 0.0, y0: 0.0, res: 10.0, width: 4, height: 4 };
+        let shape = Polygon::from_ring([[0.0, 0.0], [40.0, 0.0], [f64::NAN, -20.0], [40.0, -40.0], [0.0, -40.0]]);
+        let index = LabelIndex::new(vec![Label { id: 1, class: 3.try_into().unwrap(), shape }]);
+        assert!(index.mask(&grid, &mut Scratch::default()).iter().all(|v| *v == 0));
+    }
 
     #[test]
     fn the_higher_id_wins_whatever_the_order() {

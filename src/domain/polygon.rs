@@ -118,19 +118,22 @@ impl Polygon {
     /// The centroid if it is inside; else the middle of the widest interior span of the horizontal line
     /// through the centroid; where that line meets no interior (parts above and below), through the
     /// envelope's mid-height; then through the mid-height of the largest part. `None` for shapes without
-    /// interior.
+    /// interior, and for those so thin or so large that the point cannot be computed.
     pub fn representative_point(&self) -> Option<[f64; 2]> {
-        let centroid = self.centroid();
+        let [x0, y0, x1, y1] = self.envelope()?;
+        let possible = |[x, y]: &[f64; 2]| (x0..=x1).contains(x) && (y0..=y1).contains(y);
+        let centroid = self.centroid().filter(possible);
         if let Some(c) = centroid
             && self.contains(c)
         {
             return Some(c);
         }
         let mid = |e: Envelope| e[1] + (e[3] - e[1]) / 2.0;
-        centroid
+        let point = centroid
             .and_then(|c| self.widest_span(c[1]))
-            .or_else(|| self.widest_span(mid(self.envelope()?)))
-            .or_else(|| self.widest_span(mid(self.largest_part()?)))
+            .or_else(|| self.widest_span(mid([x0, y0, x1, y1])))
+            .or_else(|| self.widest_span(mid(self.largest_part()?)));
+        point.filter(possible)
     }
 
     /// Middle of the widest interior span at height `y`; the westernmost of equals.

@@ -10,7 +10,7 @@ use super::cli::{Action, Invocation, Role, TopicsAction};
 use super::config::{Config, Need, process_env};
 use super::error::NodeError;
 use super::topics::{Consent, TopicsCommand};
-use super::{all, demo, group, master, monitor, parts, plan, shutdown, telemetry, topics, verify, worker};
+use super::{all, demo, dlq, group, master, monitor, parts, plan, shutdown, telemetry, topics, verify, worker};
 use crate::demo::server::DemoServer;
 
 /// Runs one command to its end.
@@ -94,6 +94,13 @@ async fn run(
             let broker = parts::broker(&config, "group").await?;
             let topics = [config.kafka.tasks_topic.as_str()];
             Ok(group::show(&*broker, &config.kafka.group, &topics, &mut std::io::stdout()).await?)
+        }
+        Action::Dlq(asked) => {
+            config.require(&[Need::Broker])?;
+            let broker = parts::broker(&config, "dlq").await?;
+            let mut answers = std::io::BufReader::new(std::io::stdin());
+            let consent = Consent::from_terminal(asked.yes, &mut answers);
+            dlq::run(&asked, &*broker, &config.kafka.dlq_topic, consent, &mut std::io::stdout()).await
         }
         Action::Serve(asked) => {
             let server = DemoServer::start(&asked.dir, asked.listen).await?;

@@ -51,6 +51,8 @@ pub enum Action {
     Topics(Topics),
     /// `group`
     Group,
+    /// `dlq`
+    Dlq(Dlq),
     /// `plan`
     Plan {
         /// Whether to print JSON.
@@ -117,6 +119,46 @@ pub struct Topics {
     /// Do not ask before deleting
     #[arg(long)]
     pub yes: bool,
+}
+
+/// Options of `node dlq`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[group(skip)]
+pub struct Dlq {
+    /// What to do with the dead letters
+    #[arg(value_enum, value_name = "ACTION")]
+    pub action: DlqAction,
+    /// Only the letters of this task; repeatable
+    #[arg(long, value_name = "N")]
+    pub task: Vec<u64>,
+    /// Do not ask before dropping
+    #[arg(long)]
+    pub yes: bool,
+    /// List as JSON, one letter a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do with dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DlqAction {
+    /// Those still open, with their reasons
+    List,
+    /// Publish their tasks again
+    Replay,
+    /// Forget them
+    Drop,
+}
+
+impl DlqAction {
+    /// The command's name.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Replay => "replay",
+            Self::Drop => "drop",
+        }
+    }
 }
 
 /// Options of `node serve`.
@@ -222,6 +264,13 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Tasks that failed for good: list them, publish them again, or forget them
+    Dlq {
+        #[command(flatten)]
+        dlq: Dlq,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Dry run of the master: cells, tasks, parcels and expected chips per class; publishes nothing
     Plan {
         /// As JSON
@@ -287,6 +336,7 @@ impl Command {
             Self::Demo { demo, common } => (Action::Demo(demo), common),
             Self::Topics { topics, common } => (Action::Topics(topics), common),
             Self::Group { common } => (Action::Group, common),
+            Self::Dlq { dlq, common } => (Action::Dlq(dlq), common),
             Self::Plan { json, common } => (Action::Plan { json }, common),
             Self::Serve { serve, common } => (Action::Serve(serve), common),
             Self::Verify { verify, common } => (Action::Verify(verify), common),

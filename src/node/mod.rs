@@ -5,6 +5,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod dlq;
 pub mod error;
 pub mod group;
 pub mod master;

@@ -34,7 +34,7 @@ pub enum TopicsError {
     #[error("writing the table: {0}")]
     Io(#[from] io::Error),
     /// Nobody there to ask.
-    #[error("deleting topics needs a confirmation and standard input is not a terminal: add --yes")]
+    #[error("deleting needs a confirmation and standard input is not a terminal: add --yes")]
     NobodyToAsk,
     /// The answer was not yes.
     #[error("nothing was deleted")]
@@ -69,11 +69,19 @@ impl<'a> Consent<'a> {
     }
 
     fn confirm(self, specs: &[TopicSpec], out: &mut (dyn Write + Send)) -> Result<(), TopicsError> {
+        self.confirm_that(&format!("delete {} with everything in them?", names(specs).join(", ")), out)
+    }
+
+    /// Asks a question that yes answers.
+    ///
+    /// # Errors
+    /// [`TopicsError::NobodyToAsk`], [`TopicsError::Declined`].
+    pub fn confirm_that(self, question: &str, out: &mut (dyn Write + Send)) -> Result<(), TopicsError> {
         match self {
             Self::Given => Ok(()),
             Self::Nobody => Err(TopicsError::NobodyToAsk),
             Self::Ask(stdin) => {
-                write!(out, "delete {} with everything in them? [y/N] ", names(specs).join(", "))?;
+                write!(out, "{question} [y/N] ")?;
                 out.flush()?;
                 let mut answer = String::new();
                 stdin.read_line(&mut answer)?;

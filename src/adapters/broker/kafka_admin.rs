@@ -41,7 +41,12 @@ pub(super) async fn create(
 ) -> Result<Vec<(String, TopicOutcome)>, BrokerError> {
     let new = specs.iter().map(|s| {
         let topic = NewTopic::new(&s.name, s.partitions, TopicReplication::Fixed(s.replication));
-        if s.compacted { topic.set("cleanup.policy", "compact") } else { topic }
+        if s.compacted {
+            topic.set("cleanup.policy", "compact")
+        } else {
+            // A run takes days and its results are its history: the broker's default of a week would forget them.
+            topic.set("retention.ms", "-1").set("retention.bytes", "-1")
+        }
     });
     let new: Vec<NewTopic<'_>> = new.collect();
     let what = "creating topics";
@@ -314,7 +319,7 @@ mod tests {
         for cut in 0..raw.len() {
             assert_eq!(parse_assignment(&raw[..cut]), None);
         }
-        raw[14..18].copy_from_slice(&i32::MAX.to_be_bytes());
+        raw[10..14].copy_from_slice(&i32::MAX.to_be_bytes());
         assert_eq!(parse_assignment(&raw), None);
     }
 }

@@ -117,7 +117,7 @@ impl KafkaConfig {
 
     fn producer(&self, c: &mut ClientConfig) {
         c.set("enable.idempotence", "true").set("acks", "all");
-        // One record a batch: a consumer cannot split a batch, and throws away what it prefetched when it pauses.
+        // One record a batch: a consumer cannot fetch less than a batch, and should not hoard tasks.
         c.set("batch.num.messages", "1").set("linger.ms", "0");
         // The partitioner of the Java and Python clients, so that a key lands where theirs does.
         c.set("partitioner", "murmur2_random").set("topic.metadata.propagation.max.ms", "5000");
@@ -133,13 +133,14 @@ impl KafkaConfig {
         c.set("enable.partition.eof", "true").set("allow.auto.create.topics", "false");
         // Topics and partitions that appear later are seen within seconds.
         c.set("topic.metadata.refresh.interval.ms", "5000");
-        // Hold little beyond what was delivered: pausing throws it away.
-        c.set("queued.min.messages", "1").set("fetch.wait.max.ms", "250").set("fetch.queue.backoff.ms", "20");
+        // Hold little beyond what was delivered, and fetch more as soon as that is taken.
+        // (Partitions at their end and partitions with more share a fetch: its wait is what the latter may wait.)
+        c.set("queued.min.messages", "1").set("fetch.wait.max.ms", "50").set("fetch.queue.backoff.ms", "20");
         c.set("fetch.message.max.bytes", "8192").set("fetch.max.bytes", "8192").set("message.max.bytes", "8192");
         let new_protocol = self.properties.get("group.protocol").is_some_and(|p| p.eq_ignore_ascii_case("consumer"));
         if !new_protocol {
             // A crashed member is replaced within the session timeout. (KIP-848 groups: the broker decides all three.)
-            c.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "2000");
+            c.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "1000");
             c.set("partition.assignment.strategy", "cooperative-sticky");
         }
     }

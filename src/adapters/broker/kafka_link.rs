@@ -2,8 +2,9 @@
 //!
 //! Contract: one log line per outage and one every [`EVERY`] while it lasts, however often the library complains; a
 //! refused login is reported at once and never retried.
-//! Trap: the library reports "all brokers down" once per outage and never says that they are back: whoever hears
-//! from a broker calls [`Link::up`].
+//! Trap: the library may report "all brokers down" once, often or never, and does not say that they are back. So its
+//! complaints only make a link suspect; the owner of the client then asks for metadata, and calls [`Link::up`] or
+//! [`Link::down`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,8 @@ struct State {
     last: String,
     denied: Option<String>,
     said: Option<Instant>,
+    suspect: bool,
+    heard: Option<Instant>,
 }
 
 impl Link {
@@ -49,6 +52,8 @@ impl Link {
     /// A broker was heard from.
     pub(super) fn up(&self) {
         let mut state = self.lock();
+        state.suspect = false;
+        state.heard = Some(Instant::now());
         if let Some((since, _)) = state.down.take() {
             tracing::info!(servers = self.servers, seconds = since.elapsed().as_secs(), "a Kafka broker answers again");
             state.said = None;
@@ -74,6 +79,12 @@ impl Link {
         }
     }
 
+    /// Whether somebody should find out if a broker answers: one complained, or has been silent for long.
+    pub(super) fn is_doubtful(&self) -> bool {
+        let state = self.lock();
+        state.suspect || state.down.is_some() || state.heard.is_some_and(|at| at.elapsed() >= EVERY)
+    }
+
     pub(super) fn is_down(&self) -> bool {
         self.lock().down.is_some()
     }
@@ -82,8 +93,10 @@ impl Link {
         self.lock().down.map(|(_, at)| at)
     }
 
-    fn note(&self, why: &str) {
-        why.clone_into(&mut self.lock().last);
+    fn suspect(&self, why: &str) {
+        let mut state = self.lock();
+        state.suspect = true;
+        why.clone_into(&mut state.last);
     }
 
     fn deny(&self, why: &str) {
@@ -156,7 +169,7 @@ pub(super) struct KafkaContext {
     pub(super) link: Arc<Link>,
     /// Of a group member's client.
     pub(super) membership: Option<Arc<Membership>>,
-    /// Partitions that changed hands since the poll thread looked last: the library cleared their pause.
+    /// Partitions that changed hands since the poll thread looked last.
     pub(super) moved: Mutex<Vec<TopicPartition>>,
     /// A commit was not taken since the poll thread looked last.
     pub(super) commit_again: AtomicBool,
@@ -214,13 +227,18 @@ impl ClientContext for KafkaContext {
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(Code::PartitionEOF) => {}
-            Some(Code::AllBrokersDown) => self.link.down(""),
             Some(code) if is_denial(code) => {
                 tracing::error!(reason, "the Kafka broker refuses access");
                 self.link.deny(reason);
             }
-            Some(Code::BrokerTransportFailure | Code::Resolve | Code::SSL | Code::OperationTimedOut) => {
-                self.link.note(reason);
+            Some(
+                Code::AllBrokersDown
+                | Code::BrokerTransportFailure
+                | Code::Resolve
+                | Code::SSL
+                | Code::OperationTimedOut,
+            ) => {
+                self.link.suspect(reason);
                 tracing::debug!(reason, "librdkafka");
             }
             _ => tracing::warn!(%error, reason, "Kafka client"),

@@ -1,23 +1,23 @@
 //! One member of a Kafka group: a thread that polls, delivers, commits settled offsets, and leaves.
 //!
-//! Contract: the thread never waits for a task: when there is no room the partitions are paused and polling goes on,
-//! so the broker never evicts the member for being slow. At most one message is taken from the library per turn, and
-//! only while there is room for it.
+//! Contract: the thread never waits for a task. Each partition has a queue of its own in the library; messages stay
+//! there until there is room, while the queue of events is polled whatever happens, so the broker never evicts the
+//! member for being slow. What is fetched ahead is one small fetch for each partition held.
 //! Commits name their offsets: once a second while any moves, when a partition is lost, and at the end.
 //! Trap: the library's own automatic commit keeps silent when an offset is below the last one committed, as it is after
 //! a topic was deleted and made again; so it is off.
 //! Trap: dropping a consumer blocks until it has left its group. That happens here, on this thread.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
-use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::mpsc;
 
 use super::kafka_config::{KafkaConfig, Role, refused};
@@ -27,8 +27,10 @@ use super::membership::Membership;
 use super::{BrokerError, Delivery, GroupSpec, Headers, TopicPartition};
 use crate::domain::failure::Severity;
 
-/// Longest wait for a message or a settlement before looking around.
+/// Longest wait for an event, a message or a settlement before looking around.
 const TURN: Duration = Duration::from_millis(100);
+/// Most events served between two looks at everything else.
+const EVENTS: usize = 64;
 /// Time between two commits.
 const COMMIT: Duration = Duration::from_secs(1);
 /// Time between two probes of a cluster that does not answer, and how long one may take.
@@ -47,18 +49,21 @@ pub(super) fn start(
     let link = Link::new(&config.bootstrap_servers, config.connect_timeout);
     let context = KafkaContext::new(link.clone(), Some(membership.clone()));
     let client = config.client(Role::Member(&spec));
-    let consumer: BaseConsumer<KafkaContext> = client.create_with_context(context).map_err(|e| refused(&e))?;
+    let mut consumer: BaseConsumer<KafkaContext> = client.create_with_context(context).map_err(|e| refused(&e))?;
+    let wake = membership.clone();
+    consumer.set_nonempty_callback(move || wake.poke());
     let topics: Vec<&str> = spec.topics.iter().map(String::as_str).collect();
     consumer.subscribe(&topics).map_err(|e| link.error("subscribing", &spec.topics.join(","), &e))?;
     let name = format!("kafka-{}", spec.member_id);
     let engine = Engine {
-        consumer,
+        queues: BTreeMap::new(),
+        early: VecDeque::new(),
+        consumer: Arc::new(consumer),
         membership: membership.clone(),
         spec,
         to: Some(to),
         flow: Flow::default(),
         link,
-        topics: HashMap::new(),
         unsaved: false,
         committed: Instant::now(),
         probed: Instant::now(),
@@ -86,14 +91,17 @@ impl Drop for Ended {
 }
 
 struct Engine {
-    consumer: BaseConsumer<KafkaContext>,
+    /// The queue of each partition held. (Above the consumer: they must be dropped before it.)
+    queues: BTreeMap<TopicPartition, PartitionQueue<KafkaContext>>,
+    /// Messages that came before their partition had its queue; at most one fetch.
+    early: VecDeque<(TopicPartition, Received)>,
+    consumer: Arc<BaseConsumer<KafkaContext>>,
     membership: Arc<Membership>,
     spec: GroupSpec,
     /// None once the member takes nothing more.
     to: Option<mpsc::Sender<Delivery>>,
     flow: Flow,
     link: Arc<Link>,
-    topics: HashMap<String, Arc<str>>,
     /// A commit point moved since the last commit.
     unsaved: bool,
     committed: Instant,
@@ -109,8 +117,6 @@ impl Engine {
             tracing::error!(%error, group = self.spec.group, "this member leaves its group");
         }
         self.last_commit();
-        let Self { consumer, .. } = self;
-        drop(consumer);
         outcome
     }
 
@@ -120,63 +126,92 @@ impl Engine {
                 self.to = None;
             }
             self.commit_settled();
-            let room = self.steer()?;
-            self.turn(room)?;
+            self.serve_events()?;
+            self.follow_assignment();
+            if self.take()? == 0 {
+                self.membership.wait(TURN);
+            }
             self.look_after_the_link()?;
         }
         Ok(())
     }
 
-    /// Pauses and resumes. The answer is how many deliveries there is room for.
-    fn steer(&mut self) -> Result<usize, BrokerError> {
-        let room = self.to.as_ref().map_or(0, |to| self.membership.room().min(to.capacity()));
+    /// Rebalances, errors, and messages that came before their partition had its queue.
+    fn serve_events(&mut self) -> Result<(), BrokerError> {
+        for _ in 0..EVENTS {
+            let event = self.consumer.poll(Duration::ZERO).map(|event| event.map(|m| self.receive(&m)));
+            match event {
+                Some(Ok(message)) => self.early.push_back(message),
+                Some(Err(KafkaError::PartitionEOF(_))) => {}
+                Some(Err(error)) => self.judge(&error)?,
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every partition that came to us its queue.
+    fn follow_assignment(&mut self) {
         for tp in self.consumer.context().take_moved() {
+            self.queues.remove(&tp);
             self.flow.forget(&tp);
+            self.early.retain(|(of, _)| *of != tp);
         }
-        let change = self.flow.change(&self.membership.assigned(), self.spec.focus, room);
-        let refused = |e: KafkaError| self.link.error("pausing or resuming partitions", "", &e);
-        if !change.pause.is_empty() {
-            self.consumer.pause(&list(&change.pause)).map_err(refused)?;
-        }
-        if !change.resume.is_empty() {
-            self.consumer.resume(&list(&change.resume)).map_err(refused)?;
-        }
-        Ok(room)
-    }
-
-    /// One message or event, or a short wait for one.
-    fn turn(&mut self, room: usize) -> Result<(), BrokerError> {
-        // Without room everything is paused: nothing to poll for but rebalances, and a settlement should not wait.
-        let patience = if room > 0 { TURN } else { Duration::ZERO };
-        let event = self.consumer.poll(patience).map(|event| event.map(|m| self.receive(&m)));
-        match event {
-            Some(Ok(Some((tp, received)))) => {
-                self.link.up();
-                self.deliver(&tp, received);
-                Ok(())
+        for tp in self.membership.assigned() {
+            if !self.queues.contains_key(&tp)
+                && let Some(mut queue) = self.consumer.split_partition_queue(&tp.0, tp.1)
+            {
+                let wake = self.membership.clone();
+                queue.set_nonempty_callback(move || wake.poke());
+                self.queues.insert(tp, queue);
             }
-            Some(Ok(None)) => Ok(()),
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                self.link.up();
-                self.at_end(partition);
-                Ok(())
-            }
-            Some(Err(error)) => self.judge(&error),
-            None if room == 0 => {
-                self.membership.wait(TURN);
-                Ok(())
-            }
-            None => Ok(()),
         }
     }
 
-    /// Copies a message out of the library, unless it is too large for that or not wanted any more.
-    fn receive(&self, message: &BorrowedMessage<'_>) -> Option<(TopicPartition, Received)> {
-        // Stopped between steering and here: not begun, so never committed, so delivered to somebody else.
-        if self.membership.is_stopped() {
-            return None;
+    /// Delivers while there is room and something to deliver. The answer is how many were.
+    fn take(&mut self) -> Result<usize, BrokerError> {
+        let mut taken = 0;
+        while let Some(to) = &self.to
+            && self.membership.room().min(to.capacity()) > 0
+        {
+            let Some((tp, received)) = self.next()? else { break };
+            self.link.up();
+            self.deliver(&tp, received);
+            taken += 1;
         }
-        let topic = self.topics.get(message.topic()).cloned().unwrap_or_else(|| Arc::from(message.topic()));
+        Ok(taken)
+    }
+
+    fn next(&mut self) -> Result<Option<(TopicPartition, Received)>, BrokerError> {
+        if let Some(early) = self.early.pop_front() {
+            return Ok(Some(early));
+        }
+        let held: Vec<TopicPartition> = self.queues.keys().cloned().collect();
+        // Each pass that gives nothing ends at least one partition or is the last.
+        for _ in 0..=held.len() {
+            let mut ended = false;
+            for tp in self.flow.order(&held, self.spec.focus) {
+                let Some(queue) = self.queues.get(tp) else { continue };
+                match queue.poll(Duration::ZERO).map(|event| event.map(|m| self.receive(&m))) {
+                    Some(Ok((_, received))) => return Ok(Some((tp.clone(), received))),
+                    Some(Err(KafkaError::PartitionEOF(_))) => {
+                        self.link.up();
+                        self.flow.ended(tp);
+                        ended = true;
+                    }
+                    Some(Err(error)) => self.judge(&error)?,
+                    None => {}
+                }
+            }
+            if !ended {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Copies a message out of the library, unless it is too large for that.
+    fn receive(&self, message: &BorrowedMessage<'_>) -> (TopicPartition, Received) {
         let size = message.payload_len();
         let oversize = (size > self.spec.payload_cap).then_some(size);
         let received = Received {
@@ -187,13 +222,10 @@ impl Engine {
             oversize,
             timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
         };
-        Some(((topic, message.partition()), received))
+        ((Arc::from(message.topic()), message.partition()), received)
     }
 
     fn deliver(&mut self, tp: &TopicPartition, received: Received) {
-        if !self.topics.contains_key(&*tp.0) {
-            self.topics.insert(tp.0.to_string(), tp.0.clone());
-        }
         self.flow.more(tp);
         let Some(to) = &self.to else { return };
         let Some((id, cancel)) = self.membership.begin(tp, received.offset) else { return };
@@ -202,24 +234,6 @@ impl Engine {
         // There is room: this thread is the only sender and has looked. So the receiver is gone, and wants no more.
         if to.try_send(delivery).is_err() {
             self.to = None;
-        }
-    }
-
-    /// Notes the end of a partition. The library does not say of which topic, so with several it is asked.
-    fn at_end(&mut self, partition: i32) {
-        let assigned = self.membership.assigned();
-        let mut candidates: Vec<TopicPartition> =
-            assigned.into_iter().filter(|tp| tp.1 == partition && !self.flow.is_paused(tp)).collect();
-        if candidates.len() > 1 {
-            let Ok(positions) = self.consumer.position() else { return };
-            candidates.retain(|(topic, partition)| {
-                let at = positions.find_partition(topic, *partition).and_then(|e| e.offset().to_raw());
-                let ends = self.consumer.fetch_watermarks(topic, *partition, PROBE);
-                ends.is_ok_and(|(low, high)| high == low || at.is_some_and(|at| at >= high))
-            });
-        }
-        for tp in candidates {
-            self.flow.ended(tp);
         }
     }
 
@@ -248,7 +262,7 @@ impl Engine {
     }
 
     fn look_after_the_link(&mut self) -> Result<(), BrokerError> {
-        if self.link.is_down() && self.probed.elapsed() >= PROBE {
+        if self.link.is_doubtful() && self.probed.elapsed() >= PROBE {
             let topic = self.spec.topics.first().map(String::as_str);
             match self.consumer.fetch_metadata(topic, PROBE) {
                 Ok(_) => self.link.up(),
@@ -306,12 +320,4 @@ fn copy(bytes: Option<&[u8]>) -> Bytes {
 pub(super) fn headers(message: &BorrowedMessage<'_>) -> Headers {
     let all = message.headers().into_iter().flat_map(|headers| headers.iter());
     all.map(|h| (h.key.to_owned(), copy(h.value))).collect()
-}
-
-fn list(tps: &[TopicPartition]) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(tps.len());
-    for (topic, partition) in tps {
-        list.add_partition(topic, *partition);
-    }
-    list
 }

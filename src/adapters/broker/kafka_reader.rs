@@ -75,7 +75,7 @@ impl Reader {
         let mut looked: Option<Instant> = None;
         let mut started = false;
         while !self.to.is_closed() {
-            let pause = if started && !self.link.is_down() { REFRESH } else { RETRY };
+            let pause = if started && !self.link.is_doubtful() { REFRESH } else { RETRY };
             if looked.is_none_or(|at| at.elapsed() >= pause) {
                 match self.refresh(!started) {
                     Ok(()) => {

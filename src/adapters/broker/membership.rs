@@ -138,6 +138,11 @@ impl Membership {
         self.stopped.load(Ordering::SeqCst)
     }
 
+    /// Wakes the engine: its client has something for it.
+    pub(super) fn poke(&self) {
+        self.wake(&mut self.lock());
+    }
+
     /// Takes a partition over; one that is held already starts anew.
     pub(super) fn assign(&self, tp: TopicPartition) {
         let mut state = self.lock();

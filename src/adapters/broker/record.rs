@@ -103,7 +103,8 @@ pub struct Delivery {
     pub headers: Headers,
     /// When it was published, milliseconds since 1970 UTC; 0 when the broker does not say.
     pub timestamp_ms: i64,
-    /// Cancelled when the partition is lost: somebody else does this task now.
+    /// Cancelled when the partition is lost: somebody else does this task now. It may be by the time the delivery is
+    /// received: then there is nothing to do for it.
     pub cancel: CancellationToken,
 }
 

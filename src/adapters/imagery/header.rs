@@ -181,8 +181,61 @@ impl Seek for Sparse<'_> {
     }
 }
 
-fn parse(href: &str, reader: Sparse<'_>) -> Result<Cog, ImageryError> {
+/// Largest value of one directory entry, bytes: 32,768 block addresses of 8 bytes.
+const MAX_VALUE_BYTES: u64 = 256 * 1024;
+
+/// Holds the first directory against [`MAX_VALUE_BYTES`] before crate `tiff` reads it, because that allocates
+/// some two hundred bytes for each value an entry claims to have.
+fn check_directory(reader: &mut Sparse<'_>) -> io::Result<Result<(), String>> {
+    let mut head = [0; 16];
+    reader.read_exact(&mut head[..8])?;
+    let little = match &head[..2] {
+        b"II" => true,
+        b"MM" => false,
+        _ => return Ok(Err("it is not a TIFF".into())),
+    };
+    let number = |bytes: &[u8]| {
+        let step = |n: u64, b: &u8| n << 8 | u64::from(*b);
+        if little { bytes.iter().rev().fold(0, step) } else { bytes.iter().fold(0, step) }
+    };
+    let big = number(&head[2..4]) == 43;
+    let (at, entry) = if big {
+        reader.read_exact(&mut head[8..16])?;
+        (number(&head[8..16]), 20)
+    } else {
+        (number(&head[4..8]), 12)
+    };
+    reader.seek(SeekFrom::Start(at))?;
+    let mut count = [0; 8];
+    let count = &mut count[..if big { 8 } else { 2 }];
+    reader.read_exact(count)?;
+    let entries = number(count);
+    if entries > 4096 {
+        return Ok(Err(format!("its directory claims {entries} entries")));
+    }
+    for _ in 0..entries {
+        let mut raw = [0; 20];
+        reader.read_exact(&mut raw[..entry])?;
+        let values = number(&raw[4..if big { 12 } else { 8 }]);
+        // TIFF 6.0, section 2, and BigTIFF: bytes of one value by type.
+        let size = match number(&raw[2..4]) {
+            3 | 8 => 2,
+            4 | 9 | 11 | 13 => 4,
+            5 | 10 | 12 | 16..=18 => 8,
+            _ => 1,
+        };
+        if values.saturating_mul(size) > MAX_VALUE_BYTES {
+            let tag = number(&raw[..2]);
+            return Ok(Err(format!("tag {tag} claims {values} values, more than {MAX_VALUE_BYTES} bytes hold")));
+        }
+    }
+    reader.seek(SeekFrom::Start(0))?;
+    Ok(Ok(()))
+}
+
+fn parse(href: &str, mut reader: Sparse<'_>) -> Result<Cog, ImageryError> {
     let refuse = |why: String| not_usable(href, why);
+    check_directory(&mut reader).map_err(|e| refuse(e.to_string()))?.map_err(refuse)?;
     let mut tiff = Decoder::new(reader).map_err(|e| refuse(e.to_string()))?;
     let (width, height) = tiff.dimensions().map_err(|e| refuse(e.to_string()))?;
     let mut tag = |tag: Tag| tiff.find_tag_unsigned_vec::<u64>(tag).map_err(|e| refuse(e.to_string()));
