@@ -20,16 +20,19 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::{Attempt, Committed, DatasetStore, StoreError, file_record, hex};
+use super::{Attempt, Committed, DatasetStore, StoreError, file_record, hex, safe_key};
 use crate::domain::chip_name::is_safe_stem;
 use crate::domain::manifest::{FileRecord, MAX_BYTES, Manifest};
-use crate::domain::task::{TaskKey, is_safe_run_id};
+use crate::domain::task::TaskKey;
 
 /// File that says "this is the share, not an empty mount point".
 pub const MARKER: &str = ".satellite-output";
 
 /// Name of the file that binds a directory to a run.
 pub const RUN_FILE: &str = "dataset.json";
+
+/// How often the staging directory is made again when other attempts keep removing its parent.
+const BEGIN_TRIES: u32 = 100;
 
 /// A dataset directory.
 #[derive(Debug)]
@@ -77,11 +80,11 @@ impl DiskStore {
         self.root.join(".staging")
     }
 
-    fn manifest_path(&self, key: &TaskKey) -> PathBuf {
+    pub(super) fn manifest_path(&self, key: &TaskKey) -> PathBuf {
         self.manifests().join(&key.run).join(format!("task_{}.json", key.task))
     }
 
-    fn task_staging(&self, key: &TaskKey) -> PathBuf {
+    pub(super) fn task_staging(&self, key: &TaskKey) -> PathBuf {
         self.staging().join(&key.run).join(key.task.to_string())
     }
 
@@ -90,6 +93,7 @@ impl DiskStore {
     }
 
     /// Reads a manifest; `None` when there is none.
+    /// One that is not the record of the task its path names is damaged.
     pub(super) fn read_manifest(&self, path: &Path) -> Result<Option<Manifest>, StoreError> {
         let damaged = |why: String| StoreError::Damaged { path: path.display().to_string(), why };
         match fs::metadata(path) {
@@ -98,7 +102,11 @@ impl DiskStore {
             other => at("reading", path, other)?,
         };
         let raw = at("reading", path, fs::read(path))?;
-        Manifest::parse(&raw).map(Some).map_err(|e| damaged(e.to_string()))
+        let manifest = Manifest::parse(&raw).map_err(|e| damaged(e.to_string()))?;
+        if self.manifest_path(&manifest.key) != path {
+            return Err(damaged(format!("it is the record of task {}", manifest.key)));
+        }
+        Ok(Some(manifest))
     }
 
     /// Links the committed files to their final names and removes the staging place.
@@ -132,6 +140,22 @@ impl DiskStore {
         }
     }
 
+    /// Refuses names that are another chip's, before anything is committed. A crash cannot leave such names:
+    /// final names are given only after the commit.
+    fn names_are_free(&self, dir: &Path, manifest: &Manifest) -> Result<(), StoreError> {
+        for chip in &manifest.chips {
+            let image = (self.images(), "image", &chip.image);
+            let mask = (self.masks(), "mask", &chip.mask);
+            for (place, kind, record) in [image, mask] {
+                let to = place.join(format!("{}.tif", chip.name));
+                if to.exists() && !same_file(&dir.join(format!("{}.{kind}.tif", chip.name)), &to, record)? {
+                    return Err(StoreError::NameTaken(to.display().to_string()));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether every file of a committed manifest has its final name; cheap enough for every start.
     fn is_published(&self, manifest: &Manifest) -> bool {
         !self.task_staging(&manifest.key).exists()
@@ -152,6 +176,12 @@ fn publish_file(from: &Path, to: &Path, record: &FileRecord) -> Result<bool, Sto
     match fs::metadata(to) {
         Ok(there) if there.len() == record.bytes && same_file(from, to, record)? => Ok(false),
         Ok(_) => Err(StoreError::NameTaken(to.display().to_string())),
+        Err(_) if error.kind() == io::ErrorKind::NotFound && !from.exists() => Err(StoreError::Damaged {
+            path: to.display().to_string(),
+            why:
+                "its task is finished, but the file is gone: `node verify DIR --repair` frees the task for another run"
+                    .into(),
+        }),
         Err(_) => at("linking", to, Err(error)),
     }
 }
@@ -187,7 +217,10 @@ impl DatasetStore for DiskStore {
             &probe,
             File::create(&probe).and_then(|mut f| f.write_all(b"probe").and_then(|()| f.sync_all())),
         )?;
-        at("removing", &probe, fs::remove_file(&probe))
+        let twin = probe.with_extension("link");
+        let linked = at("linking", &twin, fs::hard_link(&probe, &twin).and_then(|()| fs::remove_file(&twin)));
+        at("removing", &probe, fs::remove_file(&probe))?;
+        linked
     }
 
     fn bind(&self, run: &str) -> Result<(), StoreError> {
@@ -231,7 +264,15 @@ impl DatasetStore for DiskStore {
         safe_key(key)?;
         let attempt = Attempt { key: key.clone(), id: unique()? };
         let dir = self.attempt_dir(&attempt);
-        at("creating", &dir, fs::create_dir_all(&dir))?;
+        // An attempt that ends right now may take the task's directory away between the two levels.
+        let mut made = fs::create_dir_all(&dir);
+        for _ in 0..BEGIN_TRIES {
+            match &made {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => made = fs::create_dir_all(&dir),
+                _ => break,
+            }
+        }
+        at("creating", &dir, made)?;
         Ok(attempt)
     }
 
@@ -259,6 +300,10 @@ impl DatasetStore for DiskStore {
         let (dir, path) = (self.attempt_dir(attempt), self.manifest_path(&attempt.key));
         let parent = self.manifests().join(&attempt.key.run);
         at("creating", &parent, fs::create_dir_all(&parent))?;
+        let taken = self.names_are_free(&dir, manifest);
+        if taken.is_err() && self.read_manifest(&path)?.is_none() {
+            return taken.map(|()| Committed::Ours);
+        }
         let draft = dir.join("manifest.json");
         let body = serde_json::to_vec(manifest)
             .map_err(|e| StoreError::Damaged { path: draft.display().to_string(), why: e.to_string() })?;
@@ -302,10 +347,6 @@ fn swept(error: StoreError, attempt: &Attempt, dir: &Path) -> StoreError {
         }
         _ => error,
     }
-}
-
-fn safe_key(key: &TaskKey) -> Result<(), StoreError> {
-    if is_safe_run_id(&key.run) { Ok(()) } else { Err(StoreError::UnsafeName(key.run.clone())) }
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
