@@ -110,6 +110,9 @@ pub async fn run(
         Ok(()) if left > 0 => Err(NodeError::Stopped(format!(
             "{left} tasks were given up after worker.drain_timeout_s; others will do them"
         ))),
+        Ok(()) if exit_when_done && report.failed > 0 => {
+            Err(NodeError::Incomplete(format!("{} tasks failed; `node dlq list` shows why", report.failed)))
+        }
         Ok(()) => Ok(report),
     }
 }
