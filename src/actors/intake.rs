@@ -12,9 +12,9 @@ use tracing::{Instrument as _, info_span};
 
 use super::lane::{Credited, Lane};
 use super::messages::{Job, SampleParcels, TaskArrived};
-use super::retry::{GiveUp, RetryPolicy, retry};
+use super::retry::{GiveUp, RetryPolicy};
 use super::ticket::{Outcome, Settled, Ticket};
-use super::writer::store_failure;
+use super::writer::{persist, store_failure};
 use crate::adapters::dataset::DatasetStore;
 use crate::domain::failure::Failure;
 use crate::domain::manifest::Manifest;
@@ -80,7 +80,7 @@ impl Intake {
     }
 
     async fn start(self, job: Job) {
-        match retry(self.retry, &job.cancel, || self.finished(&job)).await {
+        match persist(self.retry, &job.cancel, || self.finished(&job)).await {
             Ok(None) => self.sampler.send(SampleParcels { job }).await,
             Ok(Some(manifest)) => {
                 tracing::debug!("finished before, by {}", manifest.result.worker_id);

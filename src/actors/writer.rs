@@ -97,13 +97,13 @@ impl Writer {
             let key = fan.job().key.clone();
             self.blocking(move |store| store.begin(&key)).await
         };
-        let attempt = fan.attempt().get_or_try_init(|| self.persist(cancel, begin)).await?;
+        let attempt = fan.attempt().get_or_try_init(|| persist(self.retry, cancel, begin)).await?;
         let put = || {
             let (attempt, name) = (attempt.clone(), record.name.clone());
             let (image, mask) = (image.clone(), mask.clone());
             self.blocking(move |store| store.stage(&attempt, &name, &image, &mask))
         };
-        (record.image, record.mask) = self.persist(cancel, put).await?;
+        (record.image, record.mask) = persist(self.retry, cancel, put).await?;
         Ok(record)
     }
 
@@ -143,7 +143,7 @@ impl Writer {
         };
         let attempt = match attempt {
             Some(attempt) => Ok(attempt),
-            None => self.persist(&job.cancel, begin).await,
+            None => persist(self.retry, &job.cancel, begin).await,
         };
         let attempt = match attempt {
             Ok(attempt) => attempt,
@@ -164,7 +164,7 @@ impl Writer {
             let (attempt, manifest) = (attempt.clone(), manifest.clone());
             self.blocking(move |store| store.commit(&attempt, &manifest))
         };
-        match self.persist(&CancellationToken::new(), commit).await {
+        match persist(self.retry, &CancellationToken::new(), commit).await {
             Ok(Committed::Ours) => Outcome::Finished(Box::new(result)),
             Ok(Committed::Theirs(theirs)) => {
                 tracing::info!("{} finished this task first", theirs.result.worker_id);
@@ -200,20 +200,6 @@ impl Writer {
         Outcome::Failed(Box::new(result))
     }
 
-    /// Retries; a store that stays away concerns the node, not the task.
-    async fn persist<T, W, F>(&self, cancel: &CancellationToken, work: W) -> Result<T, GiveUp>
-    where
-        W: FnMut() -> F,
-        F: Future<Output = Result<T, Failure>>,
-    {
-        retry(self.retry, cancel, work).await.map_err(|give_up| match give_up {
-            GiveUp::Failed(f) if f.severity == Severity::Transient => {
-                GiveUp::Failed(Failure { severity: Severity::Fatal, ..f })
-            }
-            other => other,
-        })
-    }
-
     /// The result of another attempt that was faster, if there is one; its sweeping makes ours fail.
     async fn finished_elsewhere(&self, job: &Job) -> Option<TaskResult> {
         let key = job.key.clone();
@@ -237,6 +223,23 @@ impl Writer {
             Err(_) => Err(Failure::fatal("writer", "writing panicked")),
         }
     }
+}
+
+/// Tries the store again while it may come back; one that stays away concerns the node, not the task.
+///
+/// # Errors
+/// [`GiveUp`]; never with a transient failure.
+pub async fn persist<T, W, F>(policy: RetryPolicy, cancel: &CancellationToken, work: W) -> Result<T, GiveUp>
+where
+    W: FnMut() -> F,
+    F: Future<Output = Result<T, Failure>>,
+{
+    retry(policy, cancel, work).await.map_err(|give_up| match give_up {
+        GiveUp::Failed(f) if f.severity == Severity::Transient => {
+            GiveUp::Failed(Failure { severity: Severity::Fatal, ..f })
+        }
+        other => other,
+    })
 }
 
 /// What the store's error means to a stage.
