@@ -32,7 +32,7 @@ fn alone() -> &'static Pairs {
 
 #[test]
 fn kafka_three_workers_make_what_one_makes() {
-    let mut cluster = Cluster::new("three"); cluster.world.set("log.filter", "\"info,satellite_pipeline::adapters::broker=debug\"").set("kafka.properties", "{ \"session.timeout.ms\" = \"6000\", debug = \"cgrp,consumer,topic,fetch\" }");
+    let cluster = Cluster::new("three");
     let monitor = cluster.start(&["--role", "monitor", "--exit-when-done", "--log", "json"]);
     let master = cluster.run(&["--role", "master"], 0);
     assert!(master.out.contains("partitions 15"), "{}", master.out);

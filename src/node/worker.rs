@@ -66,9 +66,22 @@ pub async fn run(
     drain: &CancellationToken,
     exit_when_done: bool,
 ) -> Result<WorkerReport, NodeError> {
+    run_with(config, broker, parts::store(config)?, drain, exit_when_done).await
+}
+
+/// The same with a dataset of the caller's choice.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    config: &Config,
+    broker: Arc<dyn Broker>,
+    store: Arc<dyn DatasetStore>,
+    drain: &CancellationToken,
+    exit_when_done: bool,
+) -> Result<WorkerReport, NodeError> {
     let worker: Arc<str> = parts::worker_id(config).into();
     let tasks = config.worker.tasks_in_flight;
-    let store: Arc<dyn DatasetStore> = parts::store(config)?;
     let road = Road::prepare(config, worker.clone(), store)?;
     let mut spec = GroupSpec::new(&config.kafka.group, &config.kafka.tasks_topic, &*worker, tasks);
     if let Some(partitions) = config.kafka.focus() {

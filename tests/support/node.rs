@@ -21,7 +21,7 @@ use satellite_pipeline::demo::{DemoInputs, Size, prepare};
 use tempfile::TempDir;
 
 /// Longest a node may take, in a dev build on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(45);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The tiny region, made by whichever test process comes first.
 pub fn region() -> &'static DemoInputs {
