@@ -21,6 +21,7 @@ use super::config::Config;
 use super::error::NodeError;
 use super::parts;
 use crate::actors::cpu::CpuPool;
+use crate::actors::health::Health;
 use crate::actors::intake::Intake;
 use crate::actors::lane::Lane;
 use crate::actors::messages::TaskArrived;
@@ -172,6 +173,8 @@ impl Road {
         let (tasks, chips) = (config.worker.tasks_in_flight, config.worker.chips_in_flight);
         let (stac_retry, pixel_retry) = (RetryPolicy::of(config.stac.retries), RetryPolicy::of(config.imagery.retries));
         let store_retry = RetryPolicy::of(STORE_RETRIES);
+        let health = |name| Arc::new(Health::new(name, config.worker.max_outage));
+        let (catalog_health, image_health) = (health("the STAC API"), health("the image host"));
         let settler = settler.start().recipient();
         let writer = Writer { worker: self.worker.clone(), store: self.store.clone(), retry: store_retry }.start();
         let conclude = Lane::new("conclude", tasks, writer.clone().recipient());
@@ -191,6 +194,7 @@ impl Road {
             memory: Arc::new(Semaphore::new(window_mb as usize)),
             batch_mb: (window_mb / 2).max(1),
             retry: pixel_retry,
+            health: image_health.clone(),
             cpu: self.cpu.clone(),
             rasteriser: Lane::new("rasteriser", self.cores + 1, rasteriser.start().recipient()),
             conclude: conclude.clone(),
@@ -206,6 +210,8 @@ impl Road {
             grid_band: finest(&self.bands),
             chip_size: config.chips.size,
             retry: stac_retry,
+            health: catalog_health,
+            image_health,
             cpu: self.cpu.clone(),
             pixels: Lane::new("pixels", tasks, pixels.start().recipient()),
             conclude: conclude.clone(),

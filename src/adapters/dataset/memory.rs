@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Attempt, Committed, DatasetStore, StoreError, file_record};
+use super::{Attempt, Committed, DatasetStore, StoreError, file_record, safe_key};
 use crate::domain::chip_name::is_safe_stem;
 use crate::domain::manifest::{FileRecord, Manifest};
 use crate::domain::task::TaskKey;
@@ -63,10 +63,12 @@ impl DatasetStore for MemoryStore {
     }
 
     fn finished(&self, key: &TaskKey) -> Result<Option<Manifest>, StoreError> {
+        safe_key(key)?;
         Ok(self.state().manifests.get(key).cloned())
     }
 
     fn begin(&self, key: &TaskKey) -> Result<Attempt, StoreError> {
+        safe_key(key)?;
         let mut state = self.state();
         state.attempts += 1;
         let id = format!("attempt{}", state.attempts);

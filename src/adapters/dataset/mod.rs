@@ -10,12 +10,13 @@
 //! lost reply makes a successful link look failed; stores look at what is there, not at the error.
 
 pub mod disk;
+pub mod fs;
 pub mod memory;
 pub mod verify;
 
 use crate::domain::failure::Severity;
 use crate::domain::manifest::{FileRecord, Manifest};
-use crate::domain::task::TaskKey;
+use crate::domain::task::{TaskKey, is_safe_run_id};
 
 /// One try at a task: its own staging place, unique over machines and restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -39,7 +40,7 @@ pub enum Committed {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file system refused.
-    #[error("{action} {path}: {source}{}", remedy(source))]
+    #[error("{action} {path}: {source}{}", remedy(action, source))]
     Io {
         /// What was being done: `writing`, `linking`, …
         action: &'static str,
@@ -85,8 +86,12 @@ pub enum StoreError {
     Swept(String),
 }
 
-fn remedy(error: &std::io::Error) -> &'static str {
+fn remedy(action: &str, error: &std::io::Error) -> &'static str {
     match error.kind() {
+        // What Linux answers where there are no hard links (FAT, some CIFS shares).
+        std::io::ErrorKind::PermissionDenied if action == "linking" => {
+            ": the file system of output.dir must have hard links"
+        }
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             ": free space or enlarge the quota, then start the node again"
         }
@@ -168,6 +173,11 @@ pub trait DatasetStore: Send + Sync {
 
     /// Throws the staging place away; failures are not worth more than a log line.
     fn abandon(&self, attempt: &Attempt);
+}
+
+/// A run id comes from a message and becomes a directory.
+fn safe_key(key: &TaskKey) -> Result<(), StoreError> {
+    if is_safe_run_id(&key.run) { Ok(()) } else { Err(StoreError::UnsafeName(key.run.clone())) }
 }
 
 /// SHA-256 and length of a file's bytes.

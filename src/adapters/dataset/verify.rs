@@ -172,42 +172,68 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
 }
 
 /// Mends what `report` found. Returns the tasks that must be processed again, because a file of theirs
-/// was lost.
+/// was lost. Two whole tasks that hold the same parcel are left as they are: which one is wanted is not
+/// for a program to say.
 ///
 /// # Errors
 /// The first I/O failure; what was mended before it stays mended.
 pub fn repair(store: &DiskStore, report: &Report) -> Result<Vec<TaskKey>, StoreError> {
     let mut redo: Vec<TaskKey> = Vec::new();
+    let mut shared: HashSet<&str> = HashSet::new();
     for finding in &report.findings {
-        match finding {
-            Finding::HalfPublished(key) => {
-                super::DatasetStore::finished(store, key)?;
+        let damaged = match finding {
+            Finding::HalfPublished(key) => match super::DatasetStore::finished(store, key) {
+                Ok(_) => None,
+                // The staged files are lost as well.
+                Err(StoreError::Damaged { .. } | StoreError::NameTaken(_)) => Some(key),
+                Err(other) => return Err(other),
+            },
+            Finding::Leftover(path) => {
+                remove(path)?;
+                None
             }
-            Finding::Leftover(path) => remove(path)?,
-            Finding::Orphan(path) | Finding::BadManifest(path, _) => quarantine(store, path)?,
-            Finding::Missing(key, _) | Finding::Damaged(key, ..) | Finding::Duplicate(key, _) => {
-                if !redo.contains(key) {
-                    redo.push(key.clone());
-                }
+            Finding::Orphan(path) | Finding::BadManifest(path, _) => {
+                quarantine(store, path)?;
+                None
             }
+            Finding::Missing(key, _) | Finding::Damaged(key, ..) => Some(key),
+            Finding::Duplicate(key, what) => {
+                shared.insert(what);
+                Some(key)
+            }
+        };
+        if let Some(key) = damaged
+            && !redo.contains(key)
+        {
+            redo.push(key.clone());
         }
     }
     // A task whose files were only waiting for their names is whole now.
     let mut lost = Vec::new();
     for key in redo {
-        let path = store.manifests().join(&key.run).join(format!("task_{}.json", key.task));
+        let path = store.manifest_path(&key);
         let Some(manifest) = store.read_manifest(&path)? else { continue };
         if !is_whole(store, &manifest) {
-            for chip in &manifest.chips {
-                for dir in [store.images(), store.masks()] {
-                    quarantine(store, &dir.join(format!("{}.tif", chip.name)))?;
-                }
-            }
+            set_aside(store, &manifest, &shared)?;
             quarantine(store, &path)?;
             lost.push(key);
         }
     }
     Ok(lost)
+}
+
+/// Moves the files of a task that is not whole to the quarantine, but for those another task names too.
+fn set_aside(store: &DiskStore, manifest: &Manifest, shared: &HashSet<&str>) -> Result<(), StoreError> {
+    for chip in &manifest.chips {
+        for dir in [store.images(), store.masks()] {
+            let file = dir.join(format!("{}.tif", chip.name));
+            if !shared.contains(&*file.display().to_string()) {
+                quarantine(store, &file)?;
+            }
+        }
+    }
+    let staging = store.task_staging(&manifest.key);
+    if staging.exists() { remove(&staging) } else { Ok(()) }
 }
 
 fn is_whole(store: &DiskStore, manifest: &Manifest) -> bool {
