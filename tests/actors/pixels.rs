@@ -40,8 +40,7 @@ struct Moody {
 impl Moody {
     fn mood(&self, href: &str) -> Result<(), Failure> {
         self.reads.fetch_add(1, SeqCst);
-        let bad = href.starts_with(self.href)
-            && self.failures.try_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
+        let bad = href.starts_with(self.href) && self.failures.try_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
         if bad { Err(Failure::transient("pixels", format!("{href}: 503"))) } else { Ok(()) }
     }
 }

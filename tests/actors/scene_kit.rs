@@ -95,7 +95,11 @@ fn cog(grid: &PixelGrid, epsg: u32, values: Vec<u16>) -> Vec<u8> {
     set.set_spatial_ref(&SpatialRef::from_epsg(epsg).unwrap()).unwrap();
     set.rasterband(1).unwrap().write((0, 0), size, &mut Buffer::new(size, values)).unwrap();
     let options = RasterCreationOptions::from_iter([
-        "TILED=YES", "BLOCKXSIZE=256", "BLOCKYSIZE=256", "COMPRESS=DEFLATE", "PREDICTOR=2",
+        "TILED=YES",
+        "BLOCKXSIZE=256",
+        "BLOCKYSIZE=256",
+        "COMPRESS=DEFLATE",
+        "PREDICTOR=2",
     ]);
     let gtiff = DriverManager::get_driver_by_name("GTiff").unwrap();
     set.create_copy(&gtiff, &path, &options).unwrap().close().unwrap();
@@ -105,6 +109,7 @@ fn cog(grid: &PixelGrid, epsg: u32, values: Vec<u16>) -> Vec<u8> {
 /// A square field of wheat around a point, `side` metres along the edge, in degrees.
 pub(crate) fn parcel(id: i64, [lon, lat]: [f64; 2], side: f64) -> Parcel {
     let (dx, dy) = (side / 2.0 / 83_000.0, side / 2.0 / 111_000.0);
-    let ring = [[lon - dx, lat - dy], [lon + dx, lat - dy], [lon + dx, lat + dy], [lon - dx, lat + dy], [lon - dx, lat - dy]];
+    let ring =
+        [[lon - dx, lat - dy], [lon + dx, lat - dy], [lon + dx, lat + dy], [lon - dx, lat + dy], [lon - dx, lat - dy]];
     Parcel { id, class: Some(class(5)), shape: Polygon::from_ring(ring), point: [lon, lat], lonlat: [lon, lat] }
 }

@@ -68,7 +68,8 @@ impl Bed {
 }
 
 fn drawn(parcels: &[Parcel]) -> Vec<Drawn> {
-    let draw = |(p, chip): (&Parcel, u32)| Drawn { chip, parcel: p.id, class: class(5), point: p.point, lonlat: p.lonlat };
+    let draw =
+        |(p, chip): (&Parcel, u32)| Drawn { chip, parcel: p.id, class: class(5), point: p.point, lonlat: p.lonlat };
     parcels.iter().zip(0..).map(draw).collect()
 }
 
@@ -80,7 +81,13 @@ fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
 fn the_fallback_is_walked_as_far_as_needed() {
     on_stage(async || {
         let here = |id, day, cloud| scene(id, 32631, CENTRE, day, cloud);
-        let every = [here("s1", 200, 15.0), here("s2", 210, 5.0), here("w1", 30, 1.0), here("s3", 215, 25.0), here("w2", 40, 90.0)];
+        let every = [
+            here("s1", 200, 15.0),
+            here("s2", 210, 5.0),
+            here("w1", 30, 1.0),
+            here("s3", 215, 25.0),
+            here("w2", 40, 90.0),
+        ];
         let only = |ids: &[&str]| every.iter().filter(|s| ids.contains(&&*s.id)).cloned().collect::<Vec<_>>();
         let all = "every season";
         for (scenes, want, asked) in [
@@ -138,8 +145,10 @@ fn without_any_scene_every_parcel_is_rejected() {
 #[test]
 fn a_catalog_in_trouble_is_waited_for_or_fails_the_task_or_the_node() {
     on_stage(async || {
-        let tired = || CatalogError::NotACatalog { root: "http://x".into(), cause: "a web page".into(), worked_before: true };
-        let wrong = || CatalogError::NotACatalog { root: "http://x".into(), cause: "a web page".into(), worked_before: false };
+        let tired =
+            || CatalogError::NotACatalog { root: "http://x".into(), cause: "a web page".into(), worked_before: true };
+        let wrong =
+            || CatalogError::NotACatalog { root: "http://x".into(), cause: "a web page".into(), worked_before: false };
         let broken = || CatalogError::NotAPage { endpoint: "http://x/search".into(), why: "no features".into() };
         let catalog = |errors: Vec<CatalogError>| {
             ScriptedCatalog::new([scene("s", 32631, CENTRE, 200, 3.0)]).failing_first(errors)
@@ -148,7 +157,9 @@ fn a_catalog_in_trouble_is_waited_for_or_fails_the_task_or_the_node() {
         bed.find(vec![parcel(1, CENTRE, 100.0)]).await;
         assert_eq!(bed.candidates().await, [(1, pairs(&[("s", "summer")]))]);
 
-        for (errors, fatal) in [(vec![tired(), tired(), tired()], false), (vec![broken()], false), (vec![wrong()], true)] {
+        for (errors, fatal) in
+            [(vec![tired(), tired(), tired()], false), (vec![broken()], false), (vec![wrong()], true)]
+        {
             let calls = errors.len();
             let mut bed = Bed::new(catalog(errors)).await;
             bed.find(vec![parcel(1, CENTRE, 100.0)]).await;

@@ -166,9 +166,12 @@ fn failures_and_poison_are_put_aside_with_their_place() {
         bed.committed(Some(2)).await;
         let letters = bed.stage.published("dlq").await;
         let text = |bytes: &bytes::Bytes| String::from_utf8(bytes.to_vec()).unwrap();
-        let said: Vec<(String, String)> =
-            letters.iter().map(|l| (text(&l.payload), l.headers.iter().map(|(n, v)| format!("{n}={} ", text(v))).collect())).collect();
-        let want = |reason: &str, offset| format!("dlq.reason={reason} dlq.topic=tasks dlq.partition=0 dlq.offset={offset} ");
+        let said: Vec<(String, String)> = letters
+            .iter()
+            .map(|l| (text(&l.payload), l.headers.iter().map(|(n, v)| format!("{n}={} ", text(v))).collect()))
+            .collect();
+        let want =
+            |reason: &str, offset| format!("dlq.reason={reason} dlq.topic=tasks dlq.partition=0 dlq.offset={offset} ");
         assert!(said.contains(&("the raw task".into(), want("pixels: 404", 0))), "{said:?}");
         assert!(said.contains(&("junk".into(), want("task message is not a task", 1))), "{said:?}");
         assert_eq!(bed.stage.published("results").await.len(), 1, "poison has no result: it names no task");

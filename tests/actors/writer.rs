@@ -86,7 +86,8 @@ impl Bed {
     async fn new(store: Sick) -> Self {
         let store = Arc::new(store);
         let writer: Addr<Writer> = Writer { worker: "w".into(), store: store.clone(), retry: QUICK }.start();
-        let (chips, conclude) = (Lane::new("chips", 8, writer.clone().recipient()), Lane::new("end", 4, writer.recipient()));
+        let (chips, conclude) =
+            (Lane::new("chips", 8, writer.clone().recipient()), Lane::new("end", 4, writer.recipient()));
         Self { stage: Stage::new().await, store, chips, conclude }
     }
 
@@ -106,7 +107,11 @@ impl Bed {
         self.stage.outcome().await
     }
 
-    async fn end(&mut self, outcomes: Vec<satellite_pipeline::actors::messages::ChipOutcome>, skipped: Option<Status>) -> Outcome {
+    async fn end(
+        &mut self,
+        outcomes: Vec<satellite_pipeline::actors::messages::ChipOutcome>,
+        skipped: Option<Status>,
+    ) -> Outcome {
         let job = self.stage.job(task(3, CELL)).await;
         let outcomes = (0..).zip(outcomes).collect();
         self.conclude.send(Conclude { done: Done { job, outcomes, attempt: None, skipped } }).await;
