@@ -14,9 +14,9 @@ use tracing::{Instrument as _, info_span};
 
 use super::lane::{Credited, Lane};
 use super::messages::{Job, SampleParcels, TaskArrived};
-use super::retry::{GiveUp, RetryPolicy, retry};
+use super::retry::{GiveUp, RetryPolicy};
 use super::ticket::{Outcome, Settled, Ticket};
-use super::writer::store_failure;
+use super::writer::{persist, store_failure};
 use crate::adapters::dataset::{Attempt, DatasetStore};
 use crate::adapters::failpoint::reach;
 use crate::domain::failure::Failure;
@@ -94,7 +94,7 @@ impl Intake {
     }
 
     async fn start(self, mut job: Job) {
-        match retry(self.retry, &job.cancel, || self.begin(&job)).await {
+        match persist(self.retry, &job.cancel, || self.begin(&job)).await {
             Ok(Begun::Now(attempt)) if attempt.earlier >= self.max_attempts => {
                 let (store, key, earlier) = (self.store.clone(), job.key.clone(), attempt.earlier);
                 // A panic there leaves leftovers, which `verify` finds.

@@ -102,7 +102,7 @@ impl Writer {
             let (image, mask) = (image.clone(), mask.clone());
             self.blocking(move |store| store.stage(&attempt, &name, &image, &mask))
         };
-        (record.image, record.mask) = self.persist(cancel, put).await?;
+        (record.image, record.mask) = persist(self.retry, cancel, put).await?;
         Ok(record)
     }
 
@@ -143,7 +143,7 @@ impl Writer {
             let (attempt, manifest) = (attempt.clone(), manifest.clone());
             self.blocking(move |store| store.commit(&attempt, &manifest))
         };
-        match self.persist(&CancellationToken::new(), commit).await {
+        match persist(self.retry, &CancellationToken::new(), commit).await {
             Ok(Committed::Ours) => Outcome::Finished(Box::new(result)),
             Ok(Committed::Theirs(theirs)) => {
                 tracing::info!("{} finished this task first", theirs.result.worker_id);
@@ -179,20 +179,6 @@ impl Writer {
         Outcome::Failed(Box::new(result))
     }
 
-    /// Retries; a store that stays away concerns the node, not the task.
-    async fn persist<T, W, F>(&self, cancel: &CancellationToken, work: W) -> Result<T, GiveUp>
-    where
-        W: FnMut() -> F,
-        F: Future<Output = Result<T, Failure>>,
-    {
-        retry(self.retry, cancel, work).await.map_err(|give_up| match give_up {
-            GiveUp::Failed(f) if f.severity == Severity::Transient => {
-                GiveUp::Failed(Failure { severity: Severity::Fatal, ..f })
-            }
-            other => other,
-        })
-    }
-
     /// The result of another attempt that was faster, if there is one; its sweeping makes ours fail.
     async fn finished_elsewhere(&self, job: &Job) -> Option<TaskResult> {
         let key = job.key.clone();
@@ -215,6 +201,23 @@ impl Writer {
 /// The intake gives every task a staging place before it passes it on.
 fn no_attempt() -> Failure {
     Failure::fatal("writer", "the task has no staging place")
+}
+
+/// Tries the store again while it may come back; one that stays away concerns the node, not the task.
+///
+/// # Errors
+/// [`GiveUp`]; never with a transient failure.
+pub async fn persist<T, W, F>(policy: RetryPolicy, cancel: &CancellationToken, work: W) -> Result<T, GiveUp>
+where
+    W: FnMut() -> F,
+    F: Future<Output = Result<T, Failure>>,
+{
+    retry(policy, cancel, work).await.map_err(|give_up| match give_up {
+        GiveUp::Failed(f) if f.severity == Severity::Transient => {
+            GiveUp::Failed(Failure { severity: Severity::Fatal, ..f })
+        }
+        other => other,
+    })
 }
 
 /// What the store's error means to a stage.

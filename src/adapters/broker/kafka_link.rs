@@ -260,6 +260,8 @@ impl ConsumerContext for KafkaContext {
             for tp in pairs(gained) {
                 membership.assign(tp);
             }
+            // A commit that was under way has been refused by the group's new generation, and nobody says so.
+            self.commit_again.store(true, Ordering::SeqCst);
         }
     }
 

@@ -6,6 +6,8 @@
 //! Commits name their offsets: once a second while any moves, when a partition is lost, and at the end.
 //! Trap: the library's own automatic commit keeps silent when an offset is below the last one committed, as it is after
 //! a topic was deleted and made again; so it is off.
+//! Trap: a commit that the group refuses, as it does during a rebalance, is only logged by the library: it calls nobody
+//! back. So commit points are said again after every rebalance, and every few seconds in any case.
 //! Trap: dropping a consumer blocks until it has left its group. That happens here, on this thread.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -33,6 +35,8 @@ const TURN: Duration = Duration::from_millis(100);
 const EVENTS: usize = 64;
 /// Time between two commits.
 const COMMIT: Duration = Duration::from_secs(1);
+/// Time after which the commit points are said again although none moved.
+const COMMIT_ANEW: Duration = Duration::from_secs(5);
 /// Time between two probes of a cluster that does not answer, and how long one may take.
 const PROBE: Duration = Duration::from_millis(500);
 
@@ -277,7 +281,8 @@ impl Engine {
     fn commit_settled(&mut self) {
         let again = self.consumer.context().commit_again.swap(false, Ordering::SeqCst);
         self.unsaved |= again || !self.membership.take_commits().is_empty();
-        if !self.unsaved || self.committed.elapsed() < COMMIT || self.link.is_down() {
+        let due = if self.unsaved { COMMIT } else { COMMIT_ANEW };
+        if self.committed.elapsed() < due || self.link.is_down() {
             return;
         }
         self.committed = Instant::now();

@@ -1,0 +1,209 @@
+//! The intake: what is no task is poison, what is finished is settled at once, what comes late is left to others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use actix::Actor;
+use satellite_pipeline::actors::intake::Intake;
+use satellite_pipeline::actors::lane::{Credited, Lane};
+use satellite_pipeline::actors::messages::{SampleParcels, TaskArrived};
+use satellite_pipeline::actors::ticket::Outcome;
+use satellite_pipeline::adapters::broker::Delivery;
+use satellite_pipeline::adapters::dataset::memory::MemoryStore;
+use satellite_pipeline::adapters::dataset::{Attempt, Committed, DatasetStore, StoreError};
+use satellite_pipeline::domain::failure::Severity;
+use satellite_pipeline::domain::manifest::{FileRecord, Manifest, SCHEMA};
+use satellite_pipeline::domain::result::{Status, TaskResult};
+use satellite_pipeline::domain::task::TaskKey;
+use tokio_util::sync::CancellationToken;
+
+use super::stage::{Out, QUICK, Stage, lane, on_stage, task};
+
+const CELL: [f64; 4] = [0.0, 40.0, 0.05, 40.05];
+
+/// An intake over `store`.
+fn intake(
+    stage: &Stage,
+    store: Arc<dyn DatasetStore>,
+) -> (Lane<TaskArrived>, Out<Credited<SampleParcels>>, CancellationToken) {
+    let (sampler, out) = lane(4);
+    let drain = CancellationToken::new();
+    let intake = Intake {
+        worker: "w".into(),
+        seed: 7,
+        store,
+        max_attempts: 2,
+        retry: QUICK,
+        drain: drain.clone(),
+        settler: stage.settler.clone(),
+        sampler,
+    };
+    (Lane::new("intake", 4, intake.start().recipient()), out, drain)
+}
+
+#[test]
+fn a_task_goes_on_with_its_seed_or_the_worker_s() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let (lane, mut out, _) = intake(&stage, Arc::new(MemoryStore::default()));
+        for (seed, want) in [(Some(3), 3), (None, 7)] {
+            let mut task = task(1, CELL);
+            task.seed = seed;
+            let delivery = stage.delivery(serde_json::to_vec(&task).unwrap()).await;
+            lane.send(TaskArrived { delivery }).await;
+            let passed = out.next().await;
+            assert_eq!((passed.message.job.seed, passed.message.job.task.task_id), (want, 1));
+            assert_eq!(passed.message.job.key, TaskKey { run: "run1".into(), task: 1 });
+            drop(passed);
+            assert_eq!(stage.outcome().await, Outcome::Lost, "a job that is dropped is lost, not forgotten");
+        }
+    });
+}
+
+#[test]
+fn what_is_no_task_is_poison_and_goes_no_further() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let (lane, mut out, _) = intake(&stage, Arc::new(MemoryStore::default()));
+        let mut poison = async |delivery: Delivery, reason: &str| {
+            lane.send(TaskArrived { delivery }).await;
+            match stage.settled.next().await.outcome {
+                Outcome::Poison(said) => assert!(said.contains(reason), "{said}, not {reason}"),
+                other => panic!("{other:?}"),
+            }
+        };
+        let mut feed = Stage::new().await;
+        poison(feed.delivery("nonsense").await, "task message is not a task").await;
+        poison(feed.delivery(r#"{"task_id": 1, "bbox": [0, 0, 9, 9]}"#).await, "5 x 5").await;
+        let large = Delivery { oversize: Some(70_000), ..feed.delivery("").await };
+        poison(large, "task message of 70000 bytes is larger than the 65536 allowed").await;
+        out.nothing().await;
+    });
+}
+
+#[test]
+fn a_finished_task_is_settled_with_the_result_it_had() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let store = Arc::new(MemoryStore::default());
+        let task = task(5, CELL);
+        let mut result = TaskResult::empty(&task, "somebody", Status::Success);
+        result.chips_saved = 3;
+        let attempt = store.begin(&task.key()).unwrap();
+        let manifest = Manifest {
+            schema: SCHEMA,
+            key: task.key(),
+            attempt: attempt.id.clone(),
+            result: result.clone(),
+            chips: Vec::new(),
+            rejected: Vec::new(),
+        };
+        assert_eq!(store.commit(&attempt, &manifest).unwrap(), Committed::Ours);
+        let (lane, mut out, _) = intake(&stage, store);
+        let delivery = stage.delivery(serde_json::to_vec(&task).unwrap()).await;
+        lane.send(TaskArrived { delivery }).await;
+        assert_eq!(stage.outcome().await, Outcome::Finished(Box::new(result)));
+        out.nothing().await;
+        assert_eq!(lane.in_use(), 0);
+    });
+}
+
+#[test]
+fn a_draining_node_and_a_lost_partition_leave_the_task_to_others() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let (lane, mut out, drain) = intake(&stage, Arc::new(MemoryStore::default()));
+        let delivery = stage.delivery(serde_json::to_vec(&task(1, CELL)).unwrap()).await;
+        delivery.cancel.cancel();
+        lane.send(TaskArrived { delivery }).await;
+        assert_eq!(stage.outcome().await, Outcome::Abandoned);
+        drain.cancel();
+        let delivery = stage.delivery(serde_json::to_vec(&task(2, CELL)).unwrap()).await;
+        lane.send(TaskArrived { delivery }).await;
+        assert_eq!(stage.outcome().await, Outcome::Abandoned);
+        out.nothing().await;
+    });
+}
+
+/// A store that does not answer at first.
+struct Waking {
+    store: MemoryStore,
+    asleep: AtomicU32,
+    error: fn() -> StoreError,
+}
+
+impl DatasetStore for Waking {
+    fn check(&self) -> Result<(), StoreError> {
+        self.store.check()
+    }
+    fn bind(&self, run: &str) -> Result<(), StoreError> {
+        self.store.bind(run)
+    }
+    fn finished(&self, key: &TaskKey) -> Result<Option<Manifest>, StoreError> {
+        match self.asleep.try_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) {
+            Ok(_) => Err((self.error)()),
+            Err(_) => self.store.finished(key),
+        }
+    }
+    fn begin(&self, key: &TaskKey) -> Result<Attempt, StoreError> {
+        self.store.begin(key)
+    }
+    fn stage(&self, a: &Attempt, n: &str, i: &[u8], m: &[u8]) -> Result<(FileRecord, FileRecord), StoreError> {
+        self.store.stage(a, n, i, m)
+    }
+    fn commit(&self, attempt: &Attempt, manifest: &Manifest) -> Result<Committed, StoreError> {
+        self.store.commit(attempt, manifest)
+    }
+    fn clear(&self, key: &TaskKey) {
+        self.store.clear(key);
+    }
+    fn abandon(&self, attempt: &Attempt) {
+        self.store.abandon(attempt);
+    }
+}
+
+fn system_error(number: i32) -> StoreError {
+    let source = std::io::Error::from_raw_os_error(number);
+    StoreError::Io { action: "reading", path: "/mnt/x".into(), source }
+}
+
+#[test]
+fn a_store_that_wakes_up_is_waited_for_and_a_dead_one_stops_the_node() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        // 116 is ESTALE, what NFS says of a file whose server restarted.
+        for (error, asleep, passes) in [(116, 2, true), (116, 9, false), (28, 1, false)] {
+            let make: fn() -> StoreError = if error == 116 { || system_error(116) } else { || system_error(28) };
+            let store = Waking { store: MemoryStore::default(), asleep: asleep.into(), error: make };
+            let (lane, mut out, _) = intake(&stage, Arc::new(store));
+            let delivery = stage.delivery(serde_json::to_vec(&task(1, CELL)).unwrap()).await;
+            lane.send(TaskArrived { delivery }).await;
+            if passes {
+                drop(out.next().await);
+                assert_eq!(stage.outcome().await, Outcome::Lost);
+                continue;
+            }
+            match stage.outcome().await {
+                Outcome::Fatal(failure) => assert_eq!((failure.severity, failure.stage), (Severity::Fatal, "intake")),
+                other => panic!("{error} x {asleep}: {other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_place_that_holds_another_run_stops_the_node() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let store = Arc::new(MemoryStore::default());
+        store.bind("another").unwrap();
+        let (lane, mut out, _) = intake(&stage, store);
+        let delivery = stage.delivery(serde_json::to_vec(&task(1, CELL)).unwrap()).await;
+        lane.send(TaskArrived { delivery }).await;
+        match stage.outcome().await {
+            Outcome::Fatal(f) => assert!(f.reason.contains("holds the dataset of run `another`, not of `run1`"), "{f}"),
+            other => panic!("{other:?}"),
+        }
+        out.nothing().await;
+    });
+}

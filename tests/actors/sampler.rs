@@ -1,0 +1,170 @@
+//! The sampler: the original's skips, and a draw that depends on seed and id alone.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use actix::Actor;
+use satellite_pipeline::actors::cpu::CpuPool;
+use satellite_pipeline::actors::lane::{Credited, Lane};
+use satellite_pipeline::actors::messages::{Conclude, Drawn, FindScenes, SampleParcels};
+use satellite_pipeline::actors::sampler::Sampler;
+use satellite_pipeline::actors::ticket::Outcome;
+use satellite_pipeline::adapters::crs::Crs;
+use satellite_pipeline::adapters::parcels::{
+    LayerInfo, MemoryParcels, MemoryRow, ParcelError, ParcelSource, ScanProgress,
+};
+use satellite_pipeline::domain::class_table::ClassTable;
+use satellite_pipeline::domain::parcel::{Parcel, ScannedParcel};
+use satellite_pipeline::domain::polygon::Polygon;
+use satellite_pipeline::domain::result::Status;
+use satellite_pipeline::domain::sampling::is_drawn;
+
+use super::stage::{Out, Stage, class, lane, on_stage, task};
+
+const CELL: [f64; 4] = [0.0, 40.0, 0.05, 40.05];
+const WHEAT: &str = "3301010100";
+
+fn classes() -> Arc<ClassTable> {
+    let text = include_str!("../../config/classes/eurocrops.csv");
+    Arc::new(ClassTable::parse(text, "config/classes/eurocrops.csv").unwrap())
+}
+
+fn field(id: i64, lon: f64, lat: f64, code: &str) -> MemoryRow {
+    let d = 0.0004;
+    let ring = [[lon - d, lat - d], [lon + d, lat - d], [lon + d, lat + d], [lon - d, lat + d], [lon - d, lat - d]];
+    MemoryRow { id, code: Some(code.into()), name: None, shape: Some(Polygon::from_ring(ring)) }
+}
+
+/// Forty wheat fields inside the cell, one west of it.
+fn fields() -> Vec<MemoryRow> {
+    let inside = (1..=40).map(|i| field(i, 0.001 * i as f64, 40.001 * 1.0 + 0.001 * i as f64, WHEAT));
+    inside.chain([field(100, -0.001, 40.02, WHEAT)]).collect()
+}
+
+struct Bed {
+    lane: Lane<SampleParcels>,
+    scenes: Out<Credited<FindScenes>>,
+    conclude: Out<Credited<Conclude>>,
+}
+
+fn bed(parcels: impl ParcelSource + 'static) -> Bed {
+    let (scenes, to_scenes) = lane(4);
+    let (conclude, concluded) = lane(4);
+    let sampler = Sampler {
+        worker: "w".into(),
+        parcels: Arc::new(parcels),
+        min_parcels: 3,
+        margin_m: 1_500.0,
+        cpu: CpuPool::new(1).unwrap(),
+        scenes,
+        conclude,
+    };
+    Bed { lane: Lane::new("sampler", 4, sampler.start().recipient()), scenes: to_scenes, conclude: concluded }
+}
+
+fn memory(rows: Vec<MemoryRow>) -> MemoryParcels {
+    MemoryParcels::new(Crs::lonlat(), rows, classes()).unwrap()
+}
+
+#[test]
+fn the_draw_depends_on_seed_and_id_alone() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let mut first: Option<Vec<Drawn>> = None;
+        for turn in 0..3 {
+            let mut rows = fields();
+            rows.rotate_left(turn * 13);
+            let mut bed = bed(memory(rows));
+            let mut task = task(1 + turn as u64, CELL);
+            task.sampling_probs = [(class(5), 0.5)].into();
+            bed.lane.send(SampleParcels { job: stage.job(task).await }).await;
+            let sent = bed.scenes.next().await.message;
+            let ids: Vec<i64> = sent.drawn.iter().map(|d| d.parcel).collect();
+            assert_eq!(ids, (1..=40).filter(|id| is_drawn(42, *id, 0.5)).collect::<Vec<_>>());
+            assert!(sent.drawn.iter().map(|d| d.chip).eq(0..ids.len() as u32), "chips are numbered in order of id");
+            assert_eq!(sent.parcels.len(), 41, "the field next door is needed for the masks, not for a chip");
+            assert!(first.get_or_insert_with(|| sent.drawn.clone()) == &sent.drawn);
+        }
+    });
+}
+
+#[test]
+fn cells_with_nothing_to_do_end_here() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let few = fields().into_iter().take(2).collect::<Vec<_>>();
+        let other: Vec<MemoryRow> = (1..9).map(|i| field(i, 0.004 * i as f64, 40.02, "9999999999")).collect();
+        for (rows, probability, status) in [
+            (few, None, Status::SkippedFewPolygons),
+            (other, None, Status::SkippedNoTargetClasses),
+            (fields(), Some((class(1), 1.0)), Status::SkippedNoTargetClasses),
+            (fields(), Some((class(5), 0.0)), Status::SkippedSampling),
+        ] {
+            let mut bed = bed(memory(rows));
+            let mut task = task(1, CELL);
+            task.sampling_probs = probability.into_iter().collect();
+            bed.lane.send(SampleParcels { job: stage.job(task).await }).await;
+            let done = bed.conclude.next().await.message.done;
+            assert_eq!((done.skipped, done.outcomes.len()), (Some(status), 0));
+            bed.scenes.nothing().await;
+        }
+    });
+}
+
+/// Parcels that cannot be had.
+struct Broken {
+    layer: MemoryParcels,
+    how: fn() -> Result<Vec<Parcel>, ParcelError>,
+}
+
+impl ParcelSource for Broken {
+    fn layer(&self) -> &LayerInfo {
+        self.layer.layer()
+    }
+    fn scan(
+        &self,
+        sink: &mut dyn FnMut(&ScannedParcel),
+        progress: &mut dyn FnMut(ScanProgress) -> ControlFlow<()>,
+    ) -> Result<u64, ParcelError> {
+        self.layer.scan(sink, progress)
+    }
+    fn cell(&self, _: [f64; 4], _: f64) -> Result<Vec<Parcel>, ParcelError> {
+        (self.how)()
+    }
+}
+
+#[test]
+fn parcels_that_cannot_be_had_fail_the_task_or_the_node() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let mut run = async |how| {
+            let bed = bed(Broken { layer: memory(fields()), how });
+            let job = stage.job(task(1, CELL)).await;
+            bed.lane.send(SampleParcels { job }).await;
+            stage.outcome().await
+        };
+        match run(|| Err(ParcelError::CellTooLarge { bbox: CELL })).await {
+            Outcome::Failed(result) => {
+                assert_eq!(result.status, Status::Failed);
+                assert!(result.error.unwrap().contains("use a smaller grid.step"));
+            }
+            other => panic!("{other:?}"),
+        }
+        let gone = run(|| Err(ParcelError::ReaderLost { path: "x.gpkg".into() })).await;
+        assert!(matches!(gone, Outcome::Fatal(_)), "{gone:?}");
+        // What panics takes its task along, and the ticket tells.
+        assert_eq!(run(|| panic!("on purpose")).await, Outcome::Lost);
+    });
+}
+
+#[test]
+fn a_cancelled_task_is_left_to_others() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let bed = bed(memory(fields()));
+        let job = stage.job(task(1, CELL)).await;
+        job.cancel.cancel();
+        bed.lane.send(SampleParcels { job }).await;
+        assert_eq!(stage.outcome().await, Outcome::Abandoned);
+    });
+}
