@@ -1,6 +1,7 @@
 //! The stages of a node: thin actors that receive, call a rule or a door, and pass on.
 
 pub mod cpu;
+pub mod health;
 pub mod intake;
 pub mod lane;
 pub mod messages;

@@ -17,9 +17,10 @@ use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 use super::cpu::CpuPool;
+use super::health::Health;
 use super::lane::{Credited, Lane};
 use super::messages::{Candidate, ChipOutcome, ChipPlan, Conclude, Drawn, Fan, Rasterise, ReadWindows};
-use super::retry::{GiveUp, RetryPolicy, retry};
+use super::retry::{GiveUp, RetryPolicy, retry_on};
 use crate::adapters::imagery::block::Samples;
 use crate::adapters::imagery::cut::{Cut, Resampling};
 use crate::adapters::imagery::header::Cog;
@@ -46,6 +47,8 @@ pub struct Pixels {
     pub batch_mb: u32,
     /// Retries of fetches.
     pub retry: RetryPolicy,
+    /// Whether the image hosts answer at all.
+    pub health: Arc<Health>,
     /// Where windows are cut.
     pub cpu: CpuPool,
     /// Next stage.
@@ -260,7 +263,7 @@ impl Pixels {
             let missing = || Failure::permanent("pixels", format!("item {} has no asset for {band}", scene.id));
             let asset = scene.asset(*band).ok_or_else(|| GiveUp::Failed(missing()))?;
             let header = || async { self.imagery.open(&asset.href).await.map_err(|e| e.failure()) };
-            let cog = retry(self.retry, cancel, header).await?;
+            let cog = retry_on(&self.health, self.retry, cancel, header).await?;
             let grid = place(scene, *band, &cog, asset.grid).map_err(GiveUp::Failed)?;
             Ok::<_, GiveUp>((cog, grid))
         };
@@ -291,6 +294,7 @@ impl Pixels {
                 for (index, result) in answer {
                     match result {
                         Ok(samples) => {
+                            self.health.works();
                             held[band].insert(index, samples);
                         }
                         Err(error) if error.severity() == Severity::Permanent => {
@@ -305,7 +309,7 @@ impl Pixels {
             }
             again.map_or(Ok(()), Err)
         };
-        retry(self.retry, &fan.job().cancel, attempt).await?;
+        retry_on(&self.health, self.retry, &fan.job().cancel, attempt).await?;
         let (_, held, errors) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok((Arc::new(held), errors))
     }

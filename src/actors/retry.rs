@@ -8,8 +8,10 @@
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::health::Health;
 use crate::domain::failure::{Failure, Severity};
 
 /// How often and how fast.
@@ -75,6 +77,51 @@ where
     }
 }
 
+/// As [`retry`], for work that needs a service: while the service answers nobody, attempts do not count.
+///
+/// # Errors
+/// [`GiveUp`]; a service that stays away longer than its patience is [`Severity::Fatal`].
+pub async fn retry_on<T, W, F>(
+    health: &Health,
+    policy: RetryPolicy,
+    cancel: &CancellationToken,
+    mut work: W,
+) -> Result<T, GiveUp>
+where
+    W: FnMut() -> F,
+    F: Future<Output = Result<T, Failure>>,
+{
+    let began = Instant::now();
+    loop {
+        let attempt = || {
+            let work = work();
+            async {
+                let _turn = health.turn().await;
+                let done = work.await;
+                if !matches!(&done, Err(f) if f.severity != Severity::Permanent) {
+                    health.works();
+                }
+                done
+            }
+        };
+        match retry(policy, cancel, attempt).await {
+            Err(GiveUp::Failed(f)) if f.severity == Severity::Transient && !health.worked_since(began) => {
+                if began.elapsed() >= health.patience() {
+                    let reason =
+                        format!("{} has not answered for {} s: {}", health.name(), began.elapsed().as_secs(), f.reason);
+                    return Err(GiveUp::Failed(Failure { severity: Severity::Fatal, reason, ..f }));
+                }
+                health.open(&f.reason);
+                tokio::select! {
+                    () = cancel.cancelled() => return Err(GiveUp::Cancelled),
+                    () = tokio::time::sleep(policy.first.min(health.patience())) => {}
+                }
+            }
+            done => return done,
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -126,5 +173,40 @@ mod tests {
         let policy = RetryPolicy { first: Duration::from_secs(3600), ..quick(3) };
         let work = || async { Err::<(), _>(Failure::transient("pixels", "503")) };
         assert_eq!(retry(policy, &cancel, work).await, Err(GiveUp::Cancelled));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_is_down_holds_tasks_instead_of_failing_them() {
+        let health = Health::new("stac", Duration::from_secs(3600));
+        let calls = Cell::new(0);
+        let work = || {
+            calls.set(calls.get() + 1);
+            let out = if calls.get() > 50 { Ok(7) } else { Err(Failure::transient("scenes", "503")) };
+            async move { out }
+        };
+        assert_eq!(retry_on(&health, quick(3), &CancellationToken::new(), work).await, Ok(7));
+        assert!(!health.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_works_for_others_fails_the_task() {
+        let health = Health::new("stac", Duration::from_secs(3600));
+        let work = || async {
+            health.works();
+            Err::<(), _>(Failure::transient("scenes", "503"))
+        };
+        let got = retry_on(&health, quick(3), &CancellationToken::new(), work).await;
+        assert_eq!(got, Err(GiveUp::Failed(Failure::transient("scenes", "503"))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_beyond_patience_stops_the_node() {
+        let health = Health::new("stac", Duration::from_secs(60));
+        let work = || async { Err::<(), _>(Failure::transient("scenes", "503")) };
+        let got = retry_on(&health, quick(3), &CancellationToken::new(), work).await;
+        let Err(GiveUp::Failed(failure)) = got else { panic!("{got:?}") };
+        assert_eq!(failure.severity, Severity::Fatal);
+        assert!(failure.reason.starts_with("stac has not answered for 60 s"), "{}", failure.reason);
+        assert!(health.is_open());
     }
 }

@@ -13,9 +13,10 @@ use actix::{Actor, Context, Handler};
 use tracing::Instrument as _;
 
 use super::cpu::CpuPool;
+use super::health::Health;
 use super::lane::{Credited, Lane};
 use super::messages::{Candidate, ChipOutcome, ChipPlan, Conclude, Drawn, Fan, FindScenes, Job, ReadWindows};
-use super::retry::{GiveUp, RetryPolicy, retry};
+use super::retry::{GiveUp, RetryPolicy, retry_on};
 use super::ticket::Outcome;
 use crate::adapters::catalog::{Catalog, CatalogError};
 use crate::adapters::crs::{Crs, CrsError, Transform};
@@ -52,6 +53,10 @@ pub struct Scenes {
     pub chip_size: u32,
     /// Retries of the catalog.
     pub retry: RetryPolicy,
+    /// Whether the catalog answers at all.
+    pub health: Arc<Health>,
+    /// Whether the image hosts do.
+    pub image_health: Arc<Health>,
     /// Where coordinates are transformed.
     pub cpu: CpuPool,
     /// Next stage.
@@ -113,7 +118,7 @@ impl Scenes {
                 collections: self.collections.to_vec(),
             };
             let find = || async { self.catalog.find(&query).await.map_err(|e| catalog_failure(&e)) };
-            let scenes = retry(self.retry, &job.cancel, find).await?;
+            let scenes = retry_on(&self.health, self.retry, &job.cancel, find).await?;
             let season: Arc<str> = step.label.as_str().into();
             for scene in scenes {
                 self.offer(job, &scene, &season, &mut plans).await?;
@@ -160,7 +165,7 @@ impl Scenes {
             return Ok(asset.grid);
         }
         let open = || async { self.imagery.open(&asset.href).await.map_err(|e| e.failure()) };
-        match retry(self.retry, &job.cancel, open).await {
+        match retry_on(&self.image_health, self.retry, &job.cancel, open).await {
             Ok(cog) => Ok(cog.grid),
             Err(GiveUp::Failed(f)) if f.severity == crate::domain::failure::Severity::Permanent => {
                 tracing::warn!(item = scene.id, "left out: {}", f.reason);

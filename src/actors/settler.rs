@@ -44,6 +44,8 @@ pub struct Counts {
     pub failed: AtomicU64,
     /// Given up for others to do.
     pub abandoned: AtomicU64,
+    /// Ended by what stops the node (fatal, lost); their offsets stay.
+    pub halted: AtomicU64,
     /// Chips in the results of this node.
     pub chips: AtomicU64,
     /// Settled messages whose publication is under way.
@@ -95,8 +97,14 @@ impl Settler {
                 self.counts.abandoned.fetch_add(1, Relaxed);
                 return;
             }
-            Outcome::Fatal(failure) => return self.halt(failure.to_string()),
-            Outcome::Lost => return self.halt(format!("task {} was lost inside the node (see the log)", delivery.id)),
+            Outcome::Fatal(failure) => {
+                self.counts.halted.fetch_add(1, Relaxed);
+                return self.halt(failure.to_string());
+            }
+            Outcome::Lost => {
+                self.counts.halted.fetch_add(1, Relaxed);
+                return self.halt(format!("task {} was lost inside the node (see the log)", delivery.id));
+            }
         };
         match done {
             Ok(()) => {

@@ -21,6 +21,7 @@ use super::config::Config;
 use super::error::NodeError;
 use super::parts;
 use crate::actors::cpu::CpuPool;
+use crate::actors::health::Health;
 use crate::actors::intake::Intake;
 use crate::actors::lane::Lane;
 use crate::actors::messages::TaskArrived;
@@ -93,6 +94,8 @@ pub async fn run(
     let why = shift.work(drain, exit_when_done).await;
     abandon.cancel();
     let left = shift.leave(config.worker.drain_timeout).await;
+    // What ends the draining counts as much as what ended the work.
+    let why = why.and_then(|()| shift.fatal.try_recv().map_or(Ok(()), Err));
     let counts = &shift.counts;
     let report = WorkerReport {
         finished: counts.finished.load(Relaxed),
@@ -157,6 +160,8 @@ impl Road {
         let (tasks, chips) = (config.worker.tasks_in_flight, config.worker.chips_in_flight);
         let (stac_retry, pixel_retry) = (RetryPolicy::of(config.stac.retries), RetryPolicy::of(config.imagery.retries));
         let store_retry = RetryPolicy::of(STORE_RETRIES);
+        let health = |name| Arc::new(Health::new(name, config.worker.max_outage));
+        let (catalog_health, image_health) = (health("the STAC API"), health("the image host"));
         let settler = settler.start().recipient();
         let writer = Writer { worker: self.worker.clone(), store: self.store.clone(), retry: store_retry }.start();
         let conclude = Lane::new("conclude", tasks, writer.clone().recipient());
@@ -176,6 +181,7 @@ impl Road {
             memory: Arc::new(Semaphore::new(window_mb as usize)),
             batch_mb: (window_mb / 2).max(1),
             retry: pixel_retry,
+            health: image_health.clone(),
             cpu: self.cpu.clone(),
             rasteriser: Lane::new("rasteriser", self.cores + 1, rasteriser.start().recipient()),
             conclude: conclude.clone(),
@@ -191,6 +197,8 @@ impl Road {
             grid_band: finest(&self.bands),
             chip_size: config.chips.size,
             retry: stac_retry,
+            health: catalog_health,
+            image_health,
             cpu: self.cpu.clone(),
             pixels: Lane::new("pixels", tasks, pixels.start().recipient()),
             conclude: conclude.clone(),
@@ -290,15 +298,17 @@ impl Shift {
     /// Tasks taken and not settled.
     fn open(&self) -> u64 {
         let c = &self.counts;
-        let settled = c.finished.load(Relaxed) + c.failed.load(Relaxed) + c.abandoned.load(Relaxed);
+        let ended = [&c.finished, &c.failed, &c.abandoned, &c.halted];
+        let settled: u64 = ended.iter().map(|n| n.load(Relaxed)).sum();
         (self.taken + c.settling.load(Relaxed)).saturating_sub(settled)
     }
 
-    /// Lets what is in flight end, and leaves the group. Gives the number of tasks given up.
+    /// Lets what is in flight end, each task in its own way, and leaves the group. Gives the number of tasks given
+    /// up. After something fatal too: a task cut short would leave its staged files behind.
     async fn leave(&mut self, patience: Duration) -> u64 {
         self.group.stop();
         let deadline = Instant::now() + patience;
-        while self.open() > 0 && Instant::now() < deadline && self.fatal.try_recv().is_err() {
+        while self.open() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let left = self.open();

@@ -15,11 +15,11 @@
 //! manifest that is there is read, and the attempt named in it decides.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use super::fs::{FileSystem, SystemFs};
 use super::{Attempt, Committed, DatasetStore, StoreError, file_record, hex, safe_key};
 use crate::domain::chip_name::is_safe_stem;
 use crate::domain::manifest::{FileRecord, MAX_BYTES, Manifest};
@@ -41,6 +41,7 @@ pub struct DiskStore {
     require_marker: bool,
     names_the_run: bool,
     bound: Mutex<HashSet<String>>,
+    fs: Arc<dyn FileSystem>,
 }
 
 /// Adds what was done to what to an I/O error.
@@ -48,15 +49,16 @@ fn at<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T, 
     result.map_err(|source| StoreError::Io { action, path: path.display().to_string(), source })
 }
 
-fn sync_dir(path: &Path) -> Result<(), StoreError> {
-    at("syncing", path, File::open(path).and_then(|d| d.sync_all()))
-}
-
 impl DiskStore {
     /// A store in `root`, which must exist. `names_the_run`: whether file names hold the run, so that
     /// several runs may share the directory.
     pub fn new(root: impl Into<PathBuf>, require_marker: bool, names_the_run: bool) -> Self {
-        Self { root: root.into(), require_marker, names_the_run, bound: Mutex::default() }
+        Self::over(Arc::new(SystemFs), root, require_marker, names_the_run)
+    }
+
+    /// The same over another file system.
+    pub fn over(fs: Arc<dyn FileSystem>, root: impl Into<PathBuf>, require_marker: bool, names_the_run: bool) -> Self {
+        Self { root: root.into(), require_marker, names_the_run, bound: Mutex::default(), fs }
     }
 
     /// The directory.
@@ -96,12 +98,12 @@ impl DiskStore {
     /// One that is not the record of the task its path names is damaged.
     pub(super) fn read_manifest(&self, path: &Path) -> Result<Option<Manifest>, StoreError> {
         let damaged = |why: String| StoreError::Damaged { path: path.display().to_string(), why };
-        match fs::metadata(path) {
+        match self.fs.stat(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Ok(m) if m.len() > MAX_BYTES => return Err(damaged(format!("{} bytes are too many", m.len()))),
+            Ok(m) if m.bytes > MAX_BYTES => return Err(damaged(format!("{} bytes are too many", m.bytes))),
             other => at("reading", path, other)?,
         };
-        let raw = at("reading", path, fs::read(path))?;
+        let raw = at("reading", path, self.fs.read(path))?;
         let manifest = Manifest::parse(&raw).map_err(|e| damaged(e.to_string()))?;
         if self.manifest_path(&manifest.key) != path {
             return Err(damaged(format!("it is the record of task {}", manifest.key)));
@@ -109,35 +111,115 @@ impl DiskStore {
         Ok(Some(manifest))
     }
 
+    /// Whether there is anything of this name.
+    fn exists(&self, path: &Path) -> bool {
+        self.fs.stat(path).is_ok()
+    }
+
+    /// Makes a directory below the root with all that lead to it.
+    fn make_dirs(&self, path: &Path) -> Result<(), StoreError> {
+        let mut tries = 0;
+        loop {
+            let mut made = Ok(());
+            for dir in self.levels(path) {
+                made = match self.fs.create_dir(dir) {
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                    other => other,
+                };
+                if made.is_err() {
+                    break;
+                }
+            }
+            match made {
+                // An attempt that ends right now may take a level away.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && tries < BEGIN_TRIES => tries += 1,
+                made => return at("creating", path, made),
+            }
+        }
+    }
+
+    /// The directories from just below the root down to `path`.
+    fn levels<'a>(&self, path: &'a Path) -> Vec<&'a Path> {
+        let mut levels: Vec<&Path> = path.ancestors().take_while(|p| *p != self.root).collect();
+        levels.reverse();
+        levels
+    }
+
+    fn sync_dir(&self, path: &Path) -> Result<(), StoreError> {
+        at("syncing", path, self.fs.sync_dir(path))
+    }
+
+    /// Makes the names on the way from the root to the content of `path` safe.
+    fn sync_way(&self, path: &Path) -> Result<(), StoreError> {
+        self.sync_dir(&self.root)?;
+        self.levels(path).into_iter().try_for_each(|dir| self.sync_dir(dir))
+    }
+
+    fn write_synced(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        at("writing", path, self.fs.write_synced(path, bytes))
+    }
+
     /// Links the committed files to their final names and removes the staging place.
     /// Idempotent, and safe to run by several nodes at once.
     pub(super) fn publish(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        // What is reported as finished must still be so after a power cut, whoever linked it.
+        self.sync_way(&self.manifests().join(&manifest.key.run))?;
         let staging = self.task_staging(&manifest.key);
         let dir = staging.join(&manifest.attempt);
-        let mut linked = false;
         if !manifest.chips.is_empty() {
-            for place in [self.images(), self.masks()] {
-                at("creating", &place, fs::create_dir_all(&place))?;
-            }
+            self.make_dirs(&self.images())?;
+            self.make_dirs(&self.masks())?;
         }
         for chip in &manifest.chips {
             let image = (dir.join(format!("{}.image.tif", chip.name)), self.images(), &chip.image);
             let mask = (dir.join(format!("{}.mask.tif", chip.name)), self.masks(), &chip.mask);
             for (from, place, record) in [image, mask] {
-                linked |= publish_file(&from, &place.join(format!("{}.tif", chip.name)), record)?;
+                self.publish_file(&from, &place.join(format!("{}.tif", chip.name)), record)?;
             }
         }
-        if linked {
-            sync_dir(&self.images())?;
-            sync_dir(&self.masks())?;
+        if !manifest.chips.is_empty() {
+            // Also when somebody else has linked them: he may not have come as far as this.
+            self.sync_way(&self.images())?;
+            self.sync_dir(&self.masks())?;
         }
-        match fs::remove_dir_all(&staging) {
+        match self.fs.remove_dir_all(&staging) {
             Err(e) if e.kind() != io::ErrorKind::NotFound && e.kind() != io::ErrorKind::DirectoryNotEmpty => {
                 at("removing", &staging, Err(e))
             }
             // Not empty: another attempt is writing into it just now; that one will find the manifest.
             _ => Ok(()),
         }
+    }
+
+    /// Gives a staged file its final name.
+    fn publish_file(&self, from: &Path, to: &Path, record: &FileRecord) -> Result<(), StoreError> {
+        let error = match self.fs.hard_link(from, to) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        // Someone was here before: an earlier try, a crash, another node. What counts is what is there.
+        match self.fs.stat(to) {
+            Ok(there) if there.bytes == record.bytes && self.same_file(from, to, record)? => Ok(()),
+            Ok(_) => Err(StoreError::NameTaken(to.display().to_string())),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => at("reading", to, Err(e)),
+            Err(_) if error.kind() == io::ErrorKind::NotFound && !self.exists(from) => Err(StoreError::Damaged {
+                path: to.display().to_string(),
+                why: "its task is finished, but the file is gone: `node verify DIR --repair` frees the task for \
+                      another run"
+                    .into(),
+            }),
+            Err(_) => at("linking", to, Err(error)),
+        }
+    }
+
+    /// Whether `to` is the file that `from` was, by identity when both are there, else by content.
+    fn same_file(&self, from: &Path, to: &Path, record: &FileRecord) -> Result<bool, StoreError> {
+        if let (Ok(a), Ok(b)) = (self.fs.stat(from), self.fs.stat(to))
+            && a.identity == b.identity
+        {
+            return Ok(true);
+        }
+        Ok(file_record(&at("reading", to, self.fs.read(to))?) == *record)
     }
 
     /// Refuses names that are another chip's, before anything is committed. A crash cannot leave such names:
@@ -148,7 +230,7 @@ impl DiskStore {
             let mask = (self.masks(), "mask", &chip.mask);
             for (place, kind, record) in [image, mask] {
                 let to = place.join(format!("{}.tif", chip.name));
-                if to.exists() && !same_file(&dir.join(format!("{}.{kind}.tif", chip.name)), &to, record)? {
+                if self.exists(&to) && !self.same_file(&dir.join(format!("{}.{kind}.tif", chip.name)), &to, record)? {
                     return Err(StoreError::NameTaken(to.display().to_string()));
                 }
             }
@@ -156,70 +238,46 @@ impl DiskStore {
         Ok(())
     }
 
+    /// A vanished staging place means that another attempt finished the task.
+    fn swept(&self, error: StoreError, attempt: &Attempt, dir: &Path) -> StoreError {
+        match &error {
+            StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound && !self.exists(dir) => {
+                StoreError::Swept(attempt.id.clone())
+            }
+            _ => error,
+        }
+    }
+
     /// Whether every file of a committed manifest has its final name; cheap enough for every start.
     fn is_published(&self, manifest: &Manifest) -> bool {
-        !self.task_staging(&manifest.key).exists()
+        !self.exists(&self.task_staging(&manifest.key))
             && manifest.chips.iter().all(|chip| {
                 let file = format!("{}.tif", chip.name);
-                self.images().join(&file).exists() && self.masks().join(&file).exists()
+                self.exists(&self.images().join(&file)) && self.exists(&self.masks().join(&file))
             })
     }
-}
-
-/// Gives a staged file its final name. `Ok(true)` when the link was made here.
-fn publish_file(from: &Path, to: &Path, record: &FileRecord) -> Result<bool, StoreError> {
-    let error = match fs::hard_link(from, to) {
-        Ok(()) => return Ok(true),
-        Err(error) => error,
-    };
-    // Someone was here before: an earlier try, a crash, another node. What counts is what is there.
-    match fs::metadata(to) {
-        Ok(there) if there.len() == record.bytes && same_file(from, to, record)? => Ok(false),
-        Ok(_) => Err(StoreError::NameTaken(to.display().to_string())),
-        Err(_) if error.kind() == io::ErrorKind::NotFound && !from.exists() => Err(StoreError::Damaged {
-            path: to.display().to_string(),
-            why:
-                "its task is finished, but the file is gone: `node verify DIR --repair` frees the task for another run"
-                    .into(),
-        }),
-        Err(_) => at("linking", to, Err(error)),
-    }
-}
-
-/// Whether `to` is the file that `from` was, by inode when both are there, else by content.
-fn same_file(from: &Path, to: &Path, record: &FileRecord) -> Result<bool, StoreError> {
-    use std::os::unix::fs::MetadataExt as _;
-    if let (Ok(a), Ok(b)) = (fs::metadata(from), fs::metadata(to))
-        && (a.dev(), a.ino()) == (b.dev(), b.ino())
-    {
-        return Ok(true);
-    }
-    Ok(file_record(&at("reading", to, fs::read(to))?) == *record)
 }
 
 impl DatasetStore for DiskStore {
     fn check(&self) -> Result<(), StoreError> {
         let root = self.root.display().to_string();
-        match fs::metadata(&self.root) {
-            Ok(m) if m.is_dir() => {}
+        match self.fs.stat(&self.root) {
+            Ok(m) if m.is_dir => {}
             Ok(_) => return Err(StoreError::Missing(format!("{root} (it is a file)"))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing(root)),
             Err(e) => return at("reading", &self.root, Err(e)),
         }
-        if self.require_marker && !self.root.join(MARKER).exists() {
+        if self.require_marker && !self.exists(&self.root.join(MARKER)) {
             return Err(StoreError::NotMounted(root));
         }
         let staging = self.staging();
-        at("creating", &staging, fs::create_dir_all(&staging))?;
+        self.make_dirs(&staging)?;
         let probe = staging.join(format!("probe.{}", unique()?));
-        at(
-            "writing",
-            &probe,
-            File::create(&probe).and_then(|mut f| f.write_all(b"probe").and_then(|()| f.sync_all())),
-        )?;
+        self.write_synced(&probe, b"probe")?;
         let twin = probe.with_extension("link");
-        let linked = at("linking", &twin, fs::hard_link(&probe, &twin).and_then(|()| fs::remove_file(&twin)));
-        at("removing", &probe, fs::remove_file(&probe))?;
+        let linked = self.fs.hard_link(&probe, &twin).and_then(|()| self.fs.remove_file(&twin));
+        let linked = at("linking", &twin, linked);
+        at("removing", &probe, self.fs.remove_file(&probe))?;
         linked
     }
 
@@ -230,15 +288,15 @@ impl DatasetStore for DiskStore {
         let path = self.root.join(RUN_FILE);
         let body = serde_json::json!({ "schema": 1, "run_id": run }).to_string();
         let draft = self.staging().join(format!("{RUN_FILE}.{}", unique()?));
-        at("creating", &self.staging(), fs::create_dir_all(self.staging()))?;
-        if !path.exists() {
-            write_synced(&draft, body.as_bytes())?;
+        self.make_dirs(&self.staging())?;
+        if !self.exists(&path) {
+            self.write_synced(&draft, body.as_bytes())?;
             // Err: another node was first; what it wrote is read below.
-            let _ = fs::hard_link(&draft, &path);
-            at("removing", &draft, fs::remove_file(&draft))?;
-            sync_dir(&self.root)?;
+            let _ = self.fs.hard_link(&draft, &path);
+            at("removing", &draft, self.fs.remove_file(&draft))?;
+            self.sync_dir(&self.root)?;
         }
-        let raw = at("reading", &path, fs::read(&path))?;
+        let raw = at("reading", &path, self.fs.read(&path))?;
         let json: serde_json::Value = serde_json::from_slice(&raw)
             .map_err(|e| StoreError::Damaged { path: path.display().to_string(), why: e.to_string() })?;
         let holds = json["run_id"].as_str().unwrap_or_default().to_owned();
@@ -264,15 +322,7 @@ impl DatasetStore for DiskStore {
         safe_key(key)?;
         let attempt = Attempt { key: key.clone(), id: unique()? };
         let dir = self.attempt_dir(&attempt);
-        // An attempt that ends right now may take the task's directory away between the two levels.
-        let mut made = fs::create_dir_all(&dir);
-        for _ in 0..BEGIN_TRIES {
-            match &made {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => made = fs::create_dir_all(&dir),
-                _ => break,
-            }
-        }
-        at("creating", &dir, made)?;
+        self.make_dirs(&dir)?;
         Ok(attempt)
     }
 
@@ -289,7 +339,7 @@ impl DatasetStore for DiskStore {
         let dir = self.attempt_dir(attempt);
         let write = |kind: &str, bytes: &[u8]| {
             let path = dir.join(format!("{name}.{kind}.tif"));
-            write_synced(&path, bytes).map_err(|e| swept(e, attempt, &dir))
+            self.write_synced(&path, bytes).map_err(|e| self.swept(e, attempt, &dir))
         };
         write("image", image)?;
         write("mask", mask)?;
@@ -299,7 +349,7 @@ impl DatasetStore for DiskStore {
     fn commit(&self, attempt: &Attempt, manifest: &Manifest) -> Result<Committed, StoreError> {
         let (dir, path) = (self.attempt_dir(attempt), self.manifest_path(&attempt.key));
         let parent = self.manifests().join(&attempt.key.run);
-        at("creating", &parent, fs::create_dir_all(&parent))?;
+        self.make_dirs(&parent)?;
         let taken = self.names_are_free(&dir, manifest);
         if taken.is_err() && self.read_manifest(&path)?.is_none() {
             return taken.map(|()| Committed::Ours);
@@ -307,12 +357,12 @@ impl DatasetStore for DiskStore {
         let draft = dir.join("manifest.json");
         let body = serde_json::to_vec(manifest)
             .map_err(|e| StoreError::Damaged { path: draft.display().to_string(), why: e.to_string() })?;
-        let staged = write_synced(&draft, &body)
-            .and_then(|()| sync_dir(&dir))
-            .and_then(|()| at("linking", &path, fs::hard_link(&draft, &path)));
+        let staged = self
+            .write_synced(&draft, &body)
+            .and_then(|()| self.sync_way(&dir))
+            .and_then(|()| at("linking", &path, self.fs.hard_link(&draft, &path)));
         match self.read_manifest(&path)? {
             Some(there) if there.attempt == attempt.id => {
-                sync_dir(&parent)?;
                 self.publish(&there)?;
                 Ok(Committed::Ours)
             }
@@ -321,41 +371,22 @@ impl DatasetStore for DiskStore {
                 self.publish(&there)?;
                 Ok(Committed::Theirs(Box::new(there)))
             }
-            None => {
-                Err(staged.err().map_or_else(|| StoreError::Swept(attempt.id.clone()), |e| swept(e, attempt, &dir)))
-            }
+            None => Err(staged
+                .err()
+                .map_or_else(|| StoreError::Swept(attempt.id.clone()), |e| self.swept(e, attempt, &dir))),
         }
     }
 
     fn abandon(&self, attempt: &Attempt) {
         let dir = self.attempt_dir(attempt);
-        if let Err(error) = fs::remove_dir_all(&dir)
+        if let Err(error) = self.fs.remove_dir_all(&dir)
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(path = %dir.display(), %error, "staging place could not be removed");
         }
         // Only when no other attempt of the task is staged.
-        let _ = fs::remove_dir(self.task_staging(&attempt.key));
+        let _ = self.fs.remove_dir(&self.task_staging(&attempt.key));
     }
-}
-
-/// A vanished staging place means that another attempt finished the task.
-fn swept(error: StoreError, attempt: &Attempt, dir: &Path) -> StoreError {
-    match &error {
-        StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound && !dir.exists() => {
-            StoreError::Swept(attempt.id.clone())
-        }
-        _ => error,
-    }
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    at("writing", path, write())
 }
 
 /// 128 random bits: unique over machines, restarts and pids.

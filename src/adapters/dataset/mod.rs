@@ -10,6 +10,7 @@
 //! lost reply makes a successful link look failed; stores look at what is there, not at the error.
 
 pub mod disk;
+pub mod fs;
 pub mod memory;
 pub mod verify;
 

@@ -286,6 +286,9 @@ pub struct Worker {
     pub cache_mb: u64,
     /// Decoded blocks held by windows being cut, MiB.
     pub window_mb: u32,
+    /// Longest outage of the STAC API or the image host that is waited out.
+    #[serde(rename = "max_outage_s", with = "seconds")]
+    pub max_outage: Duration,
     /// How long tasks in flight may take to end after a signal.
     #[serde(rename = "drain_timeout_s", with = "seconds")]
     pub drain_timeout: Duration,
