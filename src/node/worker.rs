@@ -83,6 +83,7 @@ pub async fn run(
     let settler = Settler {
         broker: broker.clone(),
         group: group.clone(),
+        store: road.store.clone(),
         results_topic: (*config.kafka.results_topic).into(),
         dlq_topic: (*config.kafka.dlq_topic).into(),
         stop,
@@ -216,6 +217,7 @@ impl Road {
             worker: self.worker,
             seed: config.run.seed,
             store: self.store,
+            max_attempts: config.worker.max_attempts,
             retry: store_retry,
             drain,
             settler,
