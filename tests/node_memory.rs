@@ -81,6 +81,9 @@ impl DatasetStore for Stalling {
     fn abandon(&self, attempt: &Attempt) {
         self.disk.abandon(attempt);
     }
+    fn clear(&self, key: &TaskKey) {
+        self.disk.clear(key);
+    }
 }
 
 /// What the child does: master and worker on the embedded broker, until it is killed.

@@ -1,7 +1,9 @@
 //! First stage: from a broker's message to a task, or to the dead-letter topic.
 //!
 //! Contract: a message that is no task is poison and never reaches a later stage; a task whose manifest
-//! exists already is settled from it at once, after completing its publication if need be.
+//! exists already is settled from it at once, after completing its publication if need be; a task whose
+//! earlier attempts all died without a word (each left its staging place) is given up after
+//! `worker.max_attempts`, so that one that kills its workers does not kill them all.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +17,8 @@ use super::messages::{Job, SampleParcels, TaskArrived};
 use super::retry::{GiveUp, RetryPolicy};
 use super::ticket::{Outcome, Settled, Ticket};
 use super::writer::{persist, store_failure};
-use crate::adapters::dataset::DatasetStore;
+use crate::adapters::dataset::{Attempt, DatasetStore};
+use crate::adapters::failpoint::reach;
 use crate::domain::failure::Failure;
 use crate::domain::manifest::Manifest;
 use crate::domain::result::Status;
@@ -30,6 +33,8 @@ pub struct Intake {
     pub seed: u64,
     /// The dataset, to find finished tasks.
     pub store: Arc<dyn DatasetStore>,
+    /// Attempts that may die before the task is given up.
+    pub max_attempts: u32,
     /// Retries of the store.
     pub retry: RetryPolicy,
     /// Fires when the node drains: tasks not begun are given up.
@@ -57,6 +62,14 @@ impl Handler<Credited<TaskArrived>> for Intake {
     }
 }
 
+/// What is found of a task when it arrives.
+enum Begun {
+    /// It was finished before.
+    Before(Box<Manifest>),
+    /// It begins now.
+    Now(Attempt),
+}
+
 impl Intake {
     async fn take(self, arrived: TaskArrived) {
         let (cancel, oversize) = (arrived.delivery.cancel.clone(), arrived.delivery.oversize);
@@ -64,6 +77,7 @@ impl Intake {
         if self.drain.is_cancelled() || cancel.is_cancelled() {
             return ticket.settle(Outcome::Abandoned);
         }
+        reach("intake.before");
         let parsed = match oversize {
             Some(bytes) if bytes > MAX_TASK_BYTES => Err(TaskError::TooLarge(bytes)),
             _ => Task::parse(&ticket.delivery().payload),
@@ -79,10 +93,25 @@ impl Intake {
         self.start(job).instrument(span).await;
     }
 
-    async fn start(self, job: Job) {
-        match persist(self.retry, &job.cancel, || self.finished(&job)).await {
-            Ok(None) => self.sampler.send(SampleParcels { job }).await,
-            Ok(Some(manifest)) => {
+    async fn start(self, mut job: Job) {
+        match persist(self.retry, &job.cancel, || self.begin(&job)).await {
+            Ok(Begun::Now(attempt)) if attempt.earlier >= self.max_attempts => {
+                let (store, key, earlier) = (self.store.clone(), job.key.clone(), attempt.earlier);
+                // A panic there leaves leftovers, which `verify` finds.
+                let _ = tokio::task::spawn_blocking(move || store.clear(&key)).await;
+                let why =
+                    format!("given up: {earlier} attempts died without a word, as if this task killed its worker");
+                job.fail(&self.worker, Failure::permanent("intake", why), Status::Failed);
+            }
+            Ok(Begun::Now(attempt)) => {
+                if attempt.earlier > 0 {
+                    tracing::info!(earlier = attempt.earlier, "earlier attempts at this task ended without a word");
+                }
+                job.ticket.stage(attempt);
+                reach("intake.after");
+                self.sampler.send(SampleParcels { job }).await;
+            }
+            Ok(Begun::Before(manifest)) => {
                 tracing::debug!("finished before, by {}", manifest.result.worker_id);
                 job.ticket.settle(Outcome::Finished(Box::new(manifest.result)));
             }
@@ -91,11 +120,17 @@ impl Intake {
         }
     }
 
-    /// The task's manifest, if it is finished; binds the directory to the task's run.
-    async fn finished(&self, job: &Job) -> Result<Option<Manifest>, Failure> {
+    /// The task's manifest if it is finished, else a staging place; binds the directory to the task's run.
+    async fn begin(&self, job: &Job) -> Result<Begun, Failure> {
         let (store, key) = (self.store.clone(), job.key.clone());
         let run = job.task.run_id.clone().unwrap_or_else(|| "external".to_owned());
-        let look = move || store.bind(&run).and_then(|()| store.finished(&key));
+        let look = move || {
+            store.bind(&run)?;
+            match store.finished(&key)? {
+                Some(manifest) => Ok(Begun::Before(Box::new(manifest))),
+                None => store.begin(&key).map(Begun::Now),
+            }
+        };
         match tokio::task::spawn_blocking(look).await {
             Ok(found) => found.map_err(|e| store_failure("intake", &e)),
             Err(_) => Err(Failure::fatal("intake", "looking for the task's manifest panicked")),

@@ -163,7 +163,6 @@ pub struct Fan {
     job: Job,
     expected: usize,
     outcomes: Mutex<Vec<(u32, ChipOutcome)>>,
-    attempt: tokio::sync::OnceCell<crate::adapters::dataset::Attempt>,
     parcels: Arc<Vec<Parcel>>,
     labels: Mutex<HashMap<u32, SharedLabels>>,
 }
@@ -178,8 +177,6 @@ pub struct Done {
     pub job: Job,
     /// Outcome by number of the chip, ascending.
     pub outcomes: Vec<(u32, ChipOutcome)>,
-    /// The staging place, if a chip was staged.
-    pub attempt: Option<crate::adapters::dataset::Attempt>,
     /// Status to report when there was nothing to do; `None`: by the outcomes.
     pub skipped: Option<Status>,
 }
@@ -187,24 +184,12 @@ pub struct Done {
 impl Fan {
     /// A task with `expected` chips.
     pub fn new(job: Job, expected: usize, parcels: Arc<Vec<Parcel>>) -> Self {
-        Self {
-            job,
-            expected,
-            outcomes: Mutex::new(Vec::with_capacity(expected)),
-            attempt: tokio::sync::OnceCell::new(),
-            parcels,
-            labels: Mutex::default(),
-        }
+        Self { job, expected, outcomes: Mutex::new(Vec::with_capacity(expected)), parcels, labels: Mutex::default() }
     }
 
     /// The task.
     pub fn job(&self) -> &Job {
         &self.job
-    }
-
-    /// Where its files are staged; made by the first chip that is written.
-    pub fn attempt(&self) -> &tokio::sync::OnceCell<crate::adapters::dataset::Attempt> {
-        &self.attempt
     }
 
     /// The labels in the CRS `epsg`, made once by `make` from the parcels.
@@ -235,7 +220,7 @@ impl Fan {
             return None;
         }
         outcomes.sort_by_key(|(chip, _)| *chip);
-        Some(Done { job: fan.job, outcomes, attempt: fan.attempt.into_inner(), skipped: None })
+        Some(Done { job: fan.job, outcomes, skipped: None })
     }
 }
 

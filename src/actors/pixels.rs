@@ -21,6 +21,7 @@ use super::health::Health;
 use super::lane::{Credited, Lane};
 use super::messages::{Candidate, ChipOutcome, ChipPlan, Conclude, Drawn, Fan, Rasterise, ReadWindows};
 use super::retry::{GiveUp, RetryPolicy, retry_on};
+use crate::adapters::failpoint::reach;
 use crate::adapters::imagery::block::Samples;
 use crate::adapters::imagery::cut::{Cut, Resampling};
 use crate::adapters::imagery::header::Cog;
@@ -109,6 +110,7 @@ enum CutDone {
 impl Pixels {
     async fn read(self, asked: ReadWindows) {
         let ReadWindows { fan, chips } = asked;
+        reach("pixels.before");
         let mut waiting: Vec<Waiting> = Vec::new();
         for ChipPlan { drawn, candidates } in chips {
             let mut candidates = candidates.into_iter();
@@ -222,6 +224,7 @@ impl Pixels {
                 return Err(error);
             }
         };
+        reach("pixels.after");
         let files: Arc<Vec<Arc<Cog>>> = Arc::new(bands.files.iter().map(|(cog, _)| cog.clone()).collect());
         let mut batch = batch.into_iter();
         while let Some(Ready { chip, grid, cuts }) = batch.next() {

@@ -12,6 +12,7 @@ use super::cpu::CpuPool;
 use super::lane::{Credited, Lane};
 use super::messages::{ChipOutcome, Conclude, Fan, Rasterise, WriteChip};
 use crate::adapters::crs::{Crs, CrsError, Transform};
+use crate::adapters::failpoint::reach;
 use crate::adapters::geotiff::{Compression, Place, encode_image, encode_mask};
 use crate::domain::band::Band;
 use crate::domain::chip_name::{NameParts, NameTemplate};
@@ -77,10 +78,12 @@ impl Rasteriser {
             drop(asked);
             return self.end(fan, chip, ChipOutcome::Abandoned).await;
         }
+        reach("rasteriser.before");
         let how = self.how.clone();
         let Some(made) = self.cpu.run(move || how.encode(asked)).await else { return };
         match made {
             Ok(write) => {
+                reach("rasteriser.after");
                 // The chip's share of the task travels on in the message.
                 drop(fan);
                 self.writer.send(write).await;

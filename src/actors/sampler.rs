@@ -12,6 +12,7 @@ use super::cpu::CpuPool;
 use super::lane::{Credited, Lane};
 use super::messages::{Conclude, Done, Drawn, FindScenes, Job, SampleParcels};
 use super::ticket::Outcome;
+use crate::adapters::failpoint::reach;
 use crate::adapters::parcels::ParcelSource;
 use crate::domain::failure::Failure;
 use crate::domain::parcel::Parcel;
@@ -68,6 +69,7 @@ impl Sampler {
         if job.cancel.is_cancelled() {
             return job.ticket.settle(Outcome::Abandoned);
         }
+        reach("sampler.before");
         let (parcels, margin, min) = (self.parcels.clone(), self.margin_m, self.min_parcels);
         let (task, seed) = (job.task.clone(), job.seed);
         let work = move || {
@@ -77,11 +79,12 @@ impl Sampler {
         let Some(drawn) = self.cpu.run(work).await else { return };
         match drawn.map_err(|e: crate::adapters::parcels::ParcelError| parcel_failure(&e)) {
             Ok(Draw::Some { drawn, parcels }) => {
+                reach("sampler.after");
                 tracing::debug!(chips = drawn.len(), "parcels drawn");
                 self.scenes.send(FindScenes { job, drawn, parcels: Arc::new(parcels) }).await;
             }
             Ok(Draw::Nothing(status)) => {
-                let done = Done { job, outcomes: Vec::new(), attempt: None, skipped: Some(status) };
+                let done = Done { job, outcomes: Vec::new(), skipped: Some(status) };
                 self.conclude.send(Conclude { done }).await;
             }
             Err(failure) => job.fail(&self.worker, failure, Status::Failed),

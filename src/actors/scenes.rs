@@ -20,6 +20,7 @@ use super::retry::{GiveUp, RetryPolicy, retry_on};
 use super::ticket::Outcome;
 use crate::adapters::catalog::{Catalog, CatalogError};
 use crate::adapters::crs::{Crs, CrsError, Transform};
+use crate::adapters::failpoint::reach;
 use crate::adapters::imagery::Imagery;
 use crate::domain::band::Band;
 use crate::domain::failure::Failure;
@@ -87,11 +88,13 @@ impl Handler<Credited<FindScenes>> for Scenes {
 impl Scenes {
     async fn find(self, asked: FindScenes) {
         let FindScenes { job, drawn, parcels } = asked;
+        reach("scenes.before");
         let plans = match self.plan(&job, drawn).await {
             Ok(plans) => plans,
             Err(GiveUp::Cancelled) => return job.ticket.settle(Outcome::Abandoned),
             Err(GiveUp::Failed(failure)) => return job.fail(&self.worker, failure, Status::FailedDownload),
         };
+        reach("scenes.after");
         let fan = Arc::new(Fan::new(job, plans.len(), parcels));
         let (with, without): (Vec<_>, Vec<_>) = plans.into_iter().partition(|p| !p.candidates.is_empty());
         for plan in without {

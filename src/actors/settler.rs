@@ -12,6 +12,8 @@ use bytes::Bytes;
 
 use super::ticket::{Outcome, Settled};
 use crate::adapters::broker::{Broker, BrokerError, Delivery, GroupHandle, Record};
+use crate::adapters::dataset::DatasetStore;
+use crate::adapters::failpoint::reach;
 use crate::domain::result::TaskResult;
 
 /// Why the node must stop.
@@ -25,6 +27,8 @@ pub struct Settler {
     pub broker: Arc<dyn Broker>,
     /// The membership whose deliveries are settled.
     pub group: GroupHandle,
+    /// The dataset, to clear the staging places of attempts that came to nothing.
+    pub store: Arc<dyn DatasetStore>,
     /// Topic of results.
     pub results_topic: Arc<str>,
     /// Topic of dead letters.
@@ -71,7 +75,16 @@ impl Handler<Settled> for Settler {
 
 impl Settler {
     async fn settle(&self, settled: Settled) {
-        let Settled { delivery, outcome } = settled;
+        let Settled { delivery, outcome, attempt } = settled;
+        // A finished task's staging place is gone; a lost one's stays, so that the next attempt knows of it.
+        if let Some(attempt) = attempt
+            && !matches!(outcome, Outcome::Finished(_) | Outcome::Lost)
+        {
+            let store = self.store.clone();
+            // A panic there leaves a leftover, which `verify` finds.
+            let _ = tokio::task::spawn_blocking(move || store.abandon(&attempt)).await;
+        }
+        reach("settle.before");
         let done = match outcome {
             Outcome::Finished(result) => {
                 self.counts.finished.fetch_add(1, Relaxed);
@@ -108,6 +121,7 @@ impl Settler {
         };
         match done {
             Ok(()) => {
+                reach("settle.published");
                 self.group.settle(&delivery.id);
             }
             // The result may or may not have been taken: leaving the offset makes somebody say it again.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use actix::{Message, Recipient};
 
 use crate::adapters::broker::Delivery;
+use crate::adapters::dataset::Attempt;
 use crate::domain::failure::Failure;
 use crate::domain::result::TaskResult;
 
@@ -37,6 +38,8 @@ pub struct Settled {
     pub delivery: Arc<Delivery>,
     /// How it ended.
     pub outcome: Outcome,
+    /// The staging place of this try, if it had one.
+    pub attempt: Option<Attempt>,
 }
 
 impl Message for Settled {
@@ -47,18 +50,29 @@ impl Message for Settled {
 pub struct Ticket {
     delivery: Arc<Delivery>,
     settler: Recipient<Settled>,
+    attempt: Option<Attempt>,
     open: bool,
 }
 
 impl Ticket {
     /// A ticket for a delivery.
     pub fn new(delivery: Delivery, settler: Recipient<Settled>) -> Self {
-        Self { delivery: Arc::new(delivery), settler, open: true }
+        Self { delivery: Arc::new(delivery), settler, attempt: None, open: true }
     }
 
     /// The delivery.
     pub fn delivery(&self) -> &Delivery {
         &self.delivery
+    }
+
+    /// Notes the staging place of this try: whoever settles the ticket decides what becomes of it.
+    pub fn stage(&mut self, attempt: Attempt) {
+        self.attempt = Some(attempt);
+    }
+
+    /// The staging place of this try.
+    pub fn attempt(&self) -> Option<&Attempt> {
+        self.attempt.as_ref()
     }
 
     /// Settles.
@@ -69,7 +83,8 @@ impl Ticket {
     #[expect(clippy::disallowed_methods, reason = "bounded by the tickets alive, and must not wait")]
     fn tell(&mut self, outcome: Outcome) {
         self.open = false;
-        self.settler.do_send(Settled { delivery: self.delivery.clone(), outcome });
+        let (delivery, attempt) = (self.delivery.clone(), self.attempt.take());
+        self.settler.do_send(Settled { delivery, outcome, attempt });
     }
 }
 

@@ -16,7 +16,8 @@ use super::lane::Credited;
 use super::messages::{ChipOutcome, Conclude, Done, Fan, Job, WriteChip};
 use super::retry::{GiveUp, RetryPolicy, retry};
 use super::ticket::Outcome;
-use crate::adapters::dataset::{Attempt, Committed, DatasetStore, StoreError};
+use crate::adapters::dataset::{Committed, DatasetStore, StoreError};
+use crate::adapters::failpoint::reach;
 use crate::domain::failure::{Failure, Severity};
 use crate::domain::manifest::{ChipRecord, Manifest, Rejection, SCHEMA};
 use crate::domain::result::{Status, TaskResult};
@@ -69,6 +70,7 @@ impl Handler<Credited<Conclude>> for Writer {
 impl Writer {
     async fn write(self, asked: WriteChip) {
         let WriteChip { fan, record, chip, image, mask } = asked;
+        reach("writer.before");
         let outcome = if fan.job().cancel.is_cancelled() {
             ChipOutcome::Abandoned
         } else {
@@ -78,6 +80,7 @@ impl Writer {
                 Err(GiveUp::Failed(failure)) => ChipOutcome::Broken(failure),
             }
         };
+        reach("writer.after");
         fan.note(chip, outcome);
         if let Some(done) = Fan::give_back(fan) {
             self.conclude(done).await;
@@ -93,11 +96,7 @@ impl Writer {
         mask: Arc<[u8]>,
     ) -> Result<ChipRecord, GiveUp> {
         let cancel = &fan.job().cancel;
-        let begin = || async {
-            let key = fan.job().key.clone();
-            self.blocking(move |store| store.begin(&key)).await
-        };
-        let attempt = fan.attempt().get_or_try_init(|| persist(self.retry, cancel, begin)).await?;
+        let attempt = fan.job().ticket.attempt().ok_or_else(|| GiveUp::Failed(no_attempt()))?;
         let put = || {
             let (attempt, name) = (attempt.clone(), record.name.clone());
             let (image, mask) = (image.clone(), mask.clone());
@@ -109,47 +108,26 @@ impl Writer {
 
     /// Commits what there is, and settles.
     async fn conclude(self, done: Done) {
-        let Done { job, outcomes, attempt, skipped } = done;
-        let verdict = Verdict::of(outcomes, skipped);
-        let outcome = match verdict {
-            Verdict::Keep(summary) => self.commit(&job, attempt, *summary).await,
-            other => {
-                if let Some(attempt) = attempt {
-                    self.abandon(attempt).await;
-                }
-                match other {
-                    Verdict::Abandoned => Outcome::Abandoned,
-                    Verdict::Broken(failure) if failure.severity == Severity::Fatal => Outcome::Fatal(failure),
-                    Verdict::Broken(failure) => match self.finished_elsewhere(&job).await {
-                        Some(result) => Outcome::Finished(Box::new(result)),
-                        None => self.failed(&job, Status::FailedDownload, failure.to_string(), None),
-                    },
-                    Verdict::Nothing(status, summary) => {
-                        let why = summary.why_nothing();
-                        self.failed(&job, status, why, Some(*summary))
-                    }
-                    Verdict::Keep(_) => return,
-                }
+        let Done { job, outcomes, skipped } = done;
+        let outcome = match Verdict::of(outcomes, skipped) {
+            Verdict::Keep(summary) => self.commit(&job, *summary).await,
+            Verdict::Abandoned => Outcome::Abandoned,
+            Verdict::Broken(failure) if failure.severity == Severity::Fatal => Outcome::Fatal(failure),
+            Verdict::Broken(failure) => match self.finished_elsewhere(&job).await {
+                Some(result) => Outcome::Finished(Box::new(result)),
+                None => self.failed(&job, Status::FailedDownload, failure.to_string(), None),
+            },
+            Verdict::Nothing(status, summary) => {
+                let why = summary.why_nothing();
+                self.failed(&job, status, why, Some(*summary))
             }
         };
         job.ticket.settle(outcome);
     }
 
-    async fn commit(&self, job: &Job, attempt: Option<Attempt>, summary: Summary) -> Outcome {
+    async fn commit(&self, job: &Job, summary: Summary) -> Outcome {
         let result = self.result(job, &summary);
-        let begin = || async {
-            let key = job.key.clone();
-            self.blocking(move |store| store.begin(&key)).await
-        };
-        let attempt = match attempt {
-            Some(attempt) => Ok(attempt),
-            None => persist(self.retry, &job.cancel, begin).await,
-        };
-        let attempt = match attempt {
-            Ok(attempt) => attempt,
-            Err(GiveUp::Cancelled) => return Outcome::Abandoned,
-            Err(GiveUp::Failed(failure)) => return Outcome::Fatal(failure),
-        };
+        let Some(attempt) = job.ticket.attempt().cloned() else { return Outcome::Fatal(no_attempt()) };
         let manifest = Arc::new(Manifest {
             schema: SCHEMA,
             key: job.key.clone(),
@@ -158,6 +136,7 @@ impl Writer {
             chips: summary.chips,
             rejected: summary.rejected,
         });
+        reach("commit.before");
         // Not cancelled any more: from here on finishing is quicker than starting again elsewhere, and
         // the commit point fences whoever comes second.
         let commit = || {
@@ -207,12 +186,6 @@ impl Writer {
         found.ok().flatten().map(|manifest| manifest.result)
     }
 
-    async fn abandon(&self, attempt: Attempt) {
-        let store = self.store.clone();
-        // A panic there leaves a leftover, which `verify` finds.
-        let _ = tokio::task::spawn_blocking(move || store.abandon(&attempt)).await;
-    }
-
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn DatasetStore) -> Result<T, StoreError> + Send + 'static,
@@ -240,6 +213,11 @@ where
         }
         other => other,
     })
+}
+
+/// The intake gives every task a staging place before it passes it on.
+fn no_attempt() -> Failure {
+    Failure::fatal("writer", "the task has no staging place")
 }
 
 /// What the store's error means to a stage.

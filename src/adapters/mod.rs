@@ -4,6 +4,7 @@ pub mod broker;
 pub mod catalog;
 pub mod crs;
 pub mod dataset;
+pub mod failpoint;
 pub mod geotiff;
 pub mod http;
 pub mod imagery;

@@ -13,6 +13,7 @@ use super::config::Config;
 use super::error::NodeError;
 use super::{master, monitor, parts, worker};
 use crate::adapters::broker::Broker;
+use crate::adapters::dataset::DatasetStore as _;
 use crate::domain::progress::Progress;
 
 /// What the three roles came to.
@@ -35,11 +36,13 @@ pub async fn run(
     exit_when_done: bool,
 ) -> Result<AllReport, NodeError> {
     // Settings are checked before anything is published.
-    parts::store(config)?;
+    let store = parts::store(config)?;
     broker.create_topics(&parts::topics(config)).await?;
     let (stop_worker, stop_monitor) = (drain.child_token(), drain.child_token());
     let planning = async {
         let planned = master::run(config, broker.clone(), drain).await;
+        // A directory of another run is the user's mistake, and he should hear of it before the first task.
+        let planned = planned.and_then(|plan| store.bind(&plan.summary.run_id).map(|()| plan).map_err(Into::into));
         if planned.is_err() {
             stop_worker.cancel();
             stop_monitor.cancel();

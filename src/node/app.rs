@@ -26,6 +26,7 @@ pub fn main(invocation: Invocation) -> ExitCode {
 }
 
 fn start(invocation: Invocation) -> Result<(), NodeError> {
+    crate::adapters::failpoint::arm();
     let Invocation { files, sets, action } = invocation;
     let config = Config::load(&files, process_env(), &sets)?;
     telemetry::init(&config.log).map_err(|e| NodeError::Setting { key: "log.filter", why: e.to_string() })?;

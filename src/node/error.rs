@@ -84,6 +84,7 @@ impl NodeError {
         match self {
             Self::Config(_) | Self::Setting { .. } | Self::Classes(_) => 2,
             Self::Parcels(e) if e.severity() != Severity::Transient => 2,
+            Self::Broker(BrokerError::Property { .. }) => 2,
             Self::Plan(_) | Self::Topics(super::topics::TopicsError::NobodyToAsk) => 2,
             Self::Store(StoreError::Missing(_) | StoreError::NotMounted(_) | StoreError::OtherRun { .. }) => 2,
             _ => 1,

@@ -229,7 +229,7 @@ fn bar(part: u64, whole: u64, width: usize, style: Style) -> String {
     let (full, empty) = if style.blocks { ('\u{2588}', '\u{2591}') } else { ('#', '-') };
     let steps = u64::try_from(width).unwrap_or(0);
     let filled = (u128::from(part.min(whole)) * u128::from(steps)).checked_div(u128::from(whole));
-    let filled = filled.and_then(|n| u64::try_from(n).ok()).unwrap_or(steps);
+    let filled = filled.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
     (0..steps).map(|i| if i < filled { full } else { empty }).collect()
 }
 

@@ -96,6 +96,7 @@ pub async fn run_with(
     let settler = Settler {
         broker: broker.clone(),
         group: group.clone(),
+        store: road.store.clone(),
         results_topic: (*config.kafka.results_topic).into(),
         dlq_topic: (*config.kafka.dlq_topic).into(),
         stop,
@@ -122,6 +123,9 @@ pub async fn run_with(
         Ok(()) if left > 0 => Err(NodeError::Stopped(format!(
             "{left} tasks were given up after worker.drain_timeout_s; others will do them"
         ))),
+        Ok(()) if exit_when_done && report.failed > 0 => {
+            Err(NodeError::Incomplete(format!("{} tasks failed; `node dlq list` shows why", report.failed)))
+        }
         Ok(()) => Ok(report),
     }
 }
@@ -229,6 +233,7 @@ impl Road {
             worker: self.worker,
             seed: config.run.seed,
             store: self.store,
+            max_attempts: config.worker.max_attempts,
             retry: store_retry,
             drain,
             settler,

@@ -253,6 +253,14 @@ impl FileSystem for Member {
         })
     }
 
+    fn names(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.act(|s| {
+            let inode = s.now.find(path)?;
+            let names = s.now.dirs.get(&inode).ok_or_else(|| error(ErrorKind::NotADirectory))?;
+            Ok(names.keys().cloned().collect())
+        })
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.act(|s| {
             let inode = s.now.find(path)?;

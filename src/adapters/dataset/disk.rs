@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use super::fs::{FileSystem, SystemFs};
 use super::{Attempt, Committed, DatasetStore, StoreError, file_record, hex, safe_key};
+use crate::adapters::failpoint::reach;
 use crate::domain::chip_name::is_safe_stem;
 use crate::domain::manifest::{FileRecord, MAX_BYTES, Manifest};
 use crate::domain::task::TaskKey;
@@ -175,6 +176,7 @@ impl DiskStore {
             let mask = (dir.join(format!("{}.mask.tif", chip.name)), self.masks(), &chip.mask);
             for (from, place, record) in [image, mask] {
                 self.publish_file(&from, &place.join(format!("{}.tif", chip.name)), record)?;
+                reach("commit.half");
             }
         }
         if !manifest.chips.is_empty() {
@@ -320,9 +322,12 @@ impl DatasetStore for DiskStore {
 
     fn begin(&self, key: &TaskKey) -> Result<Attempt, StoreError> {
         safe_key(key)?;
-        let attempt = Attempt { key: key.clone(), id: unique()? };
+        let mut attempt = Attempt { key: key.clone(), id: unique()?, earlier: 0 };
         let dir = self.attempt_dir(&attempt);
         self.make_dirs(&dir)?;
+        // None: an attempt that has just finished the task is sweeping; this one will find the manifest.
+        let staged = self.fs.names(&self.task_staging(key)).unwrap_or_default();
+        attempt.earlier = staged.iter().filter(|name| **name != attempt.id).count() as u32;
         Ok(attempt)
     }
 
@@ -363,6 +368,7 @@ impl DatasetStore for DiskStore {
             .and_then(|()| at("linking", &path, self.fs.hard_link(&draft, &path)));
         match self.read_manifest(&path)? {
             Some(there) if there.attempt == attempt.id => {
+                reach("commit.linked");
                 self.publish(&there)?;
                 Ok(Committed::Ours)
             }
@@ -374,6 +380,15 @@ impl DatasetStore for DiskStore {
             None => Err(staged
                 .err()
                 .map_or_else(|| StoreError::Swept(attempt.id.clone()), |e| self.swept(e, attempt, &dir))),
+        }
+    }
+
+    fn clear(&self, key: &TaskKey) {
+        let dir = self.task_staging(key);
+        if let Err(error) = self.fs.remove_dir_all(&dir)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %dir.display(), %error, "staging places could not be removed");
         }
     }
 

@@ -54,6 +54,12 @@ pub trait FileSystem: Send + Sync + Debug {
     /// `AlreadyExists`, or as the system says.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Names in a directory.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn names(&self, path: &Path) -> io::Result<Vec<String>>;
+
     /// Makes the names in a directory safe.
     ///
     /// # Errors
@@ -106,6 +112,10 @@ impl FileSystem for SystemFs {
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         fs::create_dir(path)
+    }
+
+    fn names(&self, path: &Path) -> io::Result<Vec<String>> {
+        fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -16,7 +16,7 @@ type Pair = (Vec<u8>, Vec<u8>);
 struct State {
     run: Option<String>,
     attempts: u64,
-    staged: BTreeMap<String, BTreeMap<String, Pair>>,
+    staged: BTreeMap<String, (TaskKey, BTreeMap<String, Pair>)>,
     manifests: BTreeMap<TaskKey, Manifest>,
     files: BTreeMap<String, Pair>,
 }
@@ -72,8 +72,9 @@ impl DatasetStore for MemoryStore {
         let mut state = self.state();
         state.attempts += 1;
         let id = format!("attempt{}", state.attempts);
-        state.staged.insert(id.clone(), BTreeMap::new());
-        Ok(Attempt { key: key.clone(), id })
+        let earlier = state.staged.values().filter(|(k, _)| k == key).count() as u32;
+        state.staged.insert(id.clone(), (key.clone(), BTreeMap::new()));
+        Ok(Attempt { key: key.clone(), id, earlier })
     }
 
     fn stage(
@@ -87,7 +88,7 @@ impl DatasetStore for MemoryStore {
             return Err(StoreError::UnsafeName(name.to_owned()));
         }
         let mut state = self.state();
-        let place = state.staged.get_mut(&attempt.id).ok_or_else(|| StoreError::Swept(attempt.id.clone()))?;
+        let (_, place) = state.staged.get_mut(&attempt.id).ok_or_else(|| StoreError::Swept(attempt.id.clone()))?;
         place.insert(name.to_owned(), (image.to_vec(), mask.to_vec()));
         Ok((file_record(image), file_record(mask)))
     }
@@ -98,13 +99,17 @@ impl DatasetStore for MemoryStore {
         if let Some(there) = state.manifests.get(&attempt.key) {
             return Ok(Committed::Theirs(Box::new(there.clone())));
         }
-        let staged = staged.ok_or_else(|| StoreError::Swept(attempt.id.clone()))?;
+        let (_, staged) = staged.ok_or_else(|| StoreError::Swept(attempt.id.clone()))?;
         if let Some(taken) = manifest.chips.iter().find(|c| state.files.contains_key(&c.name)) {
             return Err(StoreError::NameTaken(taken.name.clone()));
         }
         state.files.extend(staged);
         state.manifests.insert(attempt.key.clone(), manifest.clone());
         Ok(Committed::Ours)
+    }
+
+    fn clear(&self, key: &TaskKey) {
+        self.state().staged.retain(|_, (k, _)| k != key);
     }
 
     fn abandon(&self, attempt: &Attempt) {

@@ -25,6 +25,9 @@ pub struct Attempt {
     pub key: TaskKey,
     /// Unique name.
     pub id: String,
+    /// Other attempts at the task that were staged when this one began: they died, or are still alive
+    /// somewhere. Attempts that were given up in an orderly way do not count.
+    pub earlier: u32,
 }
 
 /// Who committed a task.
@@ -170,6 +173,9 @@ pub trait DatasetStore: Send + Sync {
     /// # Errors
     /// I/O failures: whether the commit happened is then found by [`DatasetStore::finished`].
     fn commit(&self, attempt: &Attempt, manifest: &Manifest) -> Result<Committed, StoreError>;
+
+    /// Throws away all staging places of a task that will not be tried any more.
+    fn clear(&self, key: &TaskKey);
 
     /// Throws the staging place away; failures are not worth more than a log line.
     fn abandon(&self, attempt: &Attempt);

@@ -290,6 +290,7 @@ pub(super) const KEYS: &[Key] = &[
     int("worker.chips_in_flight", 1, 4096, "a whole number from 1 to 4096"),
     int("worker.cache_mb", 16, 1_048_576, "MiB, 16 to 1048576"),
     int("worker.window_mb", 16, 1_048_576, "MiB, 16 to 1048576"),
+    int("worker.max_attempts", 1, 1000, "a whole number from 1 to 1000"),
     num("worker.max_outage_s", 0.0, 604_800.0, "seconds, 0 to 604800"),
     num("worker.drain_timeout_s", 0.0, 86_400.0, "seconds, 0 to 86400"),
     txt("monitor.listen", text::listen, "IP:port, or \"\" (none)"),

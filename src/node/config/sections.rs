@@ -286,6 +286,8 @@ pub struct Worker {
     pub cache_mb: u64,
     /// Decoded blocks held by windows being cut, MiB.
     pub window_mb: u32,
+    /// Attempts at a task that may die with their worker before it is given up.
+    pub max_attempts: u32,
     /// Longest outage of the STAC API or the image host that is waited out.
     #[serde(rename = "max_outage_s", with = "seconds")]
     pub max_outage: Duration,
