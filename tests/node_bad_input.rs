@@ -167,12 +167,14 @@ fn a_tired_stac_api_is_waited_for() {
 }
 
 #[test]
-fn what_the_stac_api_never_gives_fails_the_tasks() {
-    let world = World::new();
+fn a_stac_api_that_stays_away_stops_the_node() {
+    let mut world = World::new();
+    world.set("worker.max_outage_s", "1");
     world.server.fault(fault("/search", FaultKind::Status(503, None), 0));
     let ended = world.run(&ALL, 1);
-    ended.says(&["15 of 17 tasks failed; see above", "503"]);
-    assert!(ended.out.contains("15 failed_download") && ended.out.contains("is complete"), "{}", ended.out);
+    ended.says(&["node: scenes: the STAC API has not answered for ", "503"]);
+    assert!(world.manifests() <= 2, "only the cells where nothing was drawn are done");
+    world.verify();
     world.server.reset();
     world.run_all();
     assert_same(&world.dataset(), undisturbed());

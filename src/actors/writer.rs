@@ -198,11 +198,6 @@ impl Writer {
     }
 }
 
-/// The intake gives every task a staging place before it passes it on.
-fn no_attempt() -> Failure {
-    Failure::fatal("writer", "the task has no staging place")
-}
-
 /// Tries the store again while it may come back; one that stays away concerns the node, not the task.
 ///
 /// # Errors
@@ -218,6 +213,11 @@ where
         }
         other => other,
     })
+}
+
+/// The intake gives every task a staging place before it passes it on.
+fn no_attempt() -> Failure {
+    Failure::fatal("writer", "the task has no staging place")
 }
 
 /// What the store's error means to a stage.

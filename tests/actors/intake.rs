@@ -32,8 +32,8 @@ fn intake(
         worker: "w".into(),
         seed: 7,
         store,
-        max_attempts: 2,
         retry: QUICK,
+        max_attempts: 3,
         drain: drain.clone(),
         settler: stage.settler.clone(),
         sampler,
@@ -154,11 +154,11 @@ impl DatasetStore for Waking {
     fn commit(&self, attempt: &Attempt, manifest: &Manifest) -> Result<Committed, StoreError> {
         self.store.commit(attempt, manifest)
     }
-    fn clear(&self, key: &TaskKey) {
-        self.store.clear(key);
-    }
     fn abandon(&self, attempt: &Attempt) {
         self.store.abandon(attempt);
+    }
+    fn clear(&self, key: &TaskKey) {
+        self.store.clear(key);
     }
 }
 
@@ -205,5 +205,31 @@ fn a_place_that_holds_another_run_stops_the_node() {
             other => panic!("{other:?}"),
         }
         out.nothing().await;
+    });
+}
+
+#[test]
+fn a_task_whose_attempts_keep_dying_is_given_up() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let store = Arc::new(MemoryStore::default());
+        let (lane, mut out, _) = intake(&stage, store.clone());
+        for died in 0..4 {
+            let delivery = stage.delivery(serde_json::to_vec(&task(1, CELL)).unwrap()).await;
+            lane.send(TaskArrived { delivery }).await;
+            if died < 3 {
+                // The worker dies with it: nobody clears its staging place.
+                assert_eq!(out.next().await.message.job.ticket.attempt().unwrap().earlier, died);
+                assert_eq!(stage.outcome().await, Outcome::Lost);
+                continue;
+            }
+            match stage.outcome().await {
+                Outcome::Failed(result) => {
+                    assert!(result.error.unwrap().contains("given up: 3 attempts died without a word"));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(store.staged() <= 1, "what they had staged is thrown away");
     });
 }

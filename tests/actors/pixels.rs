@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::time::Duration;
 
 use actix::Actor;
 use async_trait::async_trait;
 use bytes::Bytes;
 use satellite_pipeline::actors::cpu::CpuPool;
-use satellite_pipeline::actors::health::Health;
 use satellite_pipeline::actors::lane::{Credited, Lane};
 use satellite_pipeline::actors::messages::{
     Candidate, ChipOutcome, ChipPlan, Conclude, Done, Drawn, Fan, Rasterise, ReadWindows,
@@ -25,7 +23,7 @@ use satellite_pipeline::domain::window::Window;
 use tokio::sync::Semaphore;
 
 use super::scene_kit::{BANDS, CELL, CENTRE, dn, files, scene};
-use super::stage::{Out, QUICK, Stage, class, lane, on_stage, rejections, task};
+use super::stage::{Out, QUICK, Stage, class, health, lane, on_stage, rejections, task};
 
 const SIZE: u32 = 64;
 
@@ -74,21 +72,15 @@ impl Bed {
         let cpu = CpuPool::new(2).unwrap();
         let (rasteriser, to_rasteriser) = lane(64);
         let (conclude, concluded) = lane(4);
-        let imagery = Arc::new(Imagery::new(source.clone(), cpu.pool(), 16 << 20));
-        let asked = imagery.clone();
-        let health = Health::new("images", Duration::ZERO).asking(move || {
-            let imagery = asked.clone();
-            Box::pin(async move { imagery.answers().await })
-        });
         let pixels = Pixels {
-            imagery: imagery.clone(),
+            imagery: Arc::new(Imagery::new(source.clone(), cpu.pool(), 16 << 20)),
             bands: BANDS.into(),
             resampling: Resampling::Nearest,
             max_nodata: 0.0,
             memory: Arc::new(Semaphore::new(16)),
             batch_mb: 1,
             retry: QUICK,
-            health: Arc::new(health),
+            health: health(),
             cpu,
             rasteriser,
             conclude,
@@ -238,15 +230,15 @@ fn what_may_pass_is_tried_again_and_then_ends_the_task() {
             bed.read(std::slice::from_ref(&first), &[(10, 10)]).await;
             assert_eq!(bed.rasteriser.next().await.message.from.scene.id, "first", "{failures} failures of {href}");
         }
-        // Another scene would do, but then the dataset would depend on a server's mood.
-        // A host that answers others fails the task; one that answers nobody for too long stops the node.
-        for (href, severity) in [("mem:first/B11", Severity::Transient), ("mem:first", Severity::Fatal)] {
+        // Another scene would do, but then the dataset would depend on a server's mood. One file that stays away fails
+        // the task; a host that answers nobody stops the node.
+        for (href, severity) in [("mem:first/B02", Severity::Transient), ("mem:", Severity::Fatal)] {
             let mut bed = Bed::new(all.clone(), href, u32::MAX).await;
             bed.read(&[first.clone(), second.clone()], &[(10, 10), (300, 300)]).await;
             let done = bed.done().await;
             for (_, outcome) in &done.outcomes {
                 match outcome {
-                    ChipOutcome::Broken(f) => assert_eq!((f.severity, f.stage), (severity, "pixels"), "{href}: {f}"),
+                    ChipOutcome::Broken(f) => assert_eq!((f.severity, f.stage), (severity, "pixels"), "{f}"),
                     other => panic!("{other:?}"),
                 }
             }

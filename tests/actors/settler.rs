@@ -12,6 +12,7 @@ use satellite_pipeline::adapters::broker::{
     Broker, BrokerError, Delivery, GroupHandle, GroupMember, GroupSpec, PartitionLag, Position, ReadEvent, Record,
     TopicInfo, TopicOutcome, TopicSpec,
 };
+use satellite_pipeline::adapters::dataset::DatasetStore;
 use satellite_pipeline::adapters::dataset::memory::MemoryStore;
 use satellite_pipeline::domain::failure::{Failure, Severity};
 use satellite_pipeline::domain::result::{Status, TaskResult};
@@ -71,6 +72,7 @@ impl Broker for Closing {
 struct Bed {
     stage: Stage,
     broker: Arc<Closing>,
+    store: Arc<MemoryStore>,
     settler: Recipient<Settled>,
     stop: UnboundedReceiver<StopReason>,
     counts: Arc<Counts>,
@@ -82,17 +84,17 @@ impl Bed {
         let slow = tokio::sync::Semaphore::new(100);
         let broker = Arc::new(Closing { broker: stage.broker.clone(), closed: AtomicBool::new(false), slow });
         let (tell, stop) = unbounded_channel();
-        let counts = Arc::new(Counts::default());
+        let (counts, store) = (Arc::new(Counts::default()), Arc::new(MemoryStore::default()));
         let settler = Settler {
             broker: broker.clone(),
+            store: store.clone(),
             group: stage.group.clone(),
-            store: Arc::new(MemoryStore::default()),
             results_topic: "results".into(),
             dlq_topic: "dlq".into(),
             stop: tell,
             counts: counts.clone(),
         };
-        Self { stage, broker, settler: settler.start().recipient(), stop, counts }
+        Self { stage, broker, store, settler: settler.start().recipient(), stop, counts }
     }
 
     /// Settles one delivered task.
@@ -198,5 +200,28 @@ fn what_is_fatal_or_lost_settles_nothing_and_stops_the_node() {
         bed.settle("d", Outcome::Finished(result(Status::Success))).await;
         bed.until("the result is out", async || bed.stage.published("results").await.len() == 1).await;
         assert_eq!(bed.stage.committed().await, None);
+    });
+}
+
+#[test]
+fn an_attempt_given_up_in_order_leaves_no_staging_place_and_a_lost_one_does() {
+    on_stage(async || {
+        for (outcome, left) in [
+            (Outcome::Abandoned, 0),
+            (Outcome::Fatal(Failure::fatal("writer", "disk full")), 0),
+            (Outcome::Failed(result(Status::FailedDownload)), 0),
+            (Outcome::Lost, 1),
+        ] {
+            let mut bed = Bed::new().await;
+            let mut ticket = Ticket::new(bed.stage.delivery("a").await, bed.settler.clone());
+            ticket.stage(bed.store.begin(&task(1, CELL).key()).unwrap());
+            ticket.settle(outcome);
+            bed.until("it is settled", async || {
+                let counts = [&bed.counts.abandoned, &bed.counts.halted, &bed.counts.failed];
+                counts.iter().map(|n| n.load(SeqCst)).sum::<u64>() == 1
+            })
+            .await;
+            assert_eq!(bed.store.staged(), left, "what a worker died of is counted by what it left");
+        }
     });
 }

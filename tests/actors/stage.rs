@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Context, Handler, Recipient};
+use satellite_pipeline::actors::health::Health;
 use satellite_pipeline::actors::lane::{Credited, Lane};
 use satellite_pipeline::actors::messages::{Done, Job};
 use satellite_pipeline::actors::retry::RetryPolicy;
@@ -25,6 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Two further attempts, quickly.
 pub(crate) const QUICK: RetryPolicy =
     RetryPolicy { retries: 2, first: Duration::from_millis(2), longest: Duration::from_millis(5) };
+
+/// A service that is waited for so long.
+pub(crate) fn health() -> Arc<Health> {
+    Arc::new(Health::new("the service", Duration::from_millis(100)))
+}
 
 /// Runs a test in an actor system.
 pub(crate) fn on_stage<F: Future>(test: impl FnOnce() -> F) -> F::Output {
