@@ -4,11 +4,12 @@
 //! `worker.window_mb`; every block is fetched and decoded once for all chips that touch it. A chip whose
 //! window holds more nodata (DN 0 in any band) than allowed, or whose scene is damaged, goes to its next
 //! candidate; without one it is rejected with the reason. Failures that may pass are retried here; when
-//! they do not pass the whole task fails, so that a dataset never depends on a server's mood.
+//! they do not pass the whole task fails, so that a dataset never depends on a server's mood. A block that
+//! does not decode is fetched once more, because bytes also break on the way.
 //! Trap: a batch's blocks are held until its last chip is cut, beyond the cache's bound; the memory permit
 //! covers them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Actor, Context, Handler};
@@ -25,7 +26,7 @@ use crate::adapters::failpoint::reach;
 use crate::adapters::imagery::block::Samples;
 use crate::adapters::imagery::cut::{Cut, Resampling};
 use crate::adapters::imagery::header::Cog;
-use crate::adapters::imagery::{BlockResult, Imagery};
+use crate::adapters::imagery::{BlockResult, Imagery, ImageryError};
 use crate::domain::band::Band;
 use crate::domain::failure::{Failure, Severity};
 use crate::domain::manifest::Rejection;
@@ -284,14 +285,15 @@ impl Pixels {
         bands: &Bands,
         wanted: Vec<Vec<u32>>,
     ) -> Result<(Arc<Held>, HashMap<(usize, u32), String>), GiveUp> {
-        let state = Mutex::new((wanted, vec![HashMap::new(); bands.files.len()], HashMap::new()));
+        let damaged: HashSet<(usize, u32)> = HashSet::new();
+        let state = Mutex::new((wanted, vec![HashMap::new(); bands.files.len()], HashMap::new(), damaged));
         let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
         let attempt = || async {
             let asking = lock().0.clone();
             let reads = bands.files.iter().zip(&asking).map(|((cog, _), blocks)| self.imagery.blocks(cog, blocks));
             let answers: Vec<HashMap<u32, BlockResult>> = join_all(reads).await;
             let mut again = None;
-            let (left, held, errors) = &mut *lock();
+            let (left, held, errors, damaged) = &mut *lock();
             for (band, answer) in answers.into_iter().enumerate() {
                 left[band].clear();
                 for (index, result) in answer {
@@ -299,6 +301,10 @@ impl Pixels {
                         Ok(samples) => {
                             self.health.works();
                             held[band].insert(index, samples);
+                        }
+                        Err(error @ ImageryError::Block { .. }) if damaged.insert((band, index)) => {
+                            left[band].push(index);
+                            again = Some(Failure::transient("pixels", error.to_string()));
                         }
                         Err(error) if error.severity() == Severity::Permanent => {
                             errors.insert((band, index), error.to_string());
@@ -313,7 +319,7 @@ impl Pixels {
             again.map_or(Ok(()), Err)
         };
         retry_on(&self.health, self.retry, &fan.job().cancel, attempt).await?;
-        let (_, held, errors) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (_, held, errors, _) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok((Arc::new(held), errors))
     }
 }

@@ -182,6 +182,13 @@ fn partial_len(stated: &str, asked: &Range<u64>, extent: Extent) -> Result<u64, 
     let (first, last, total) = content_range(stated).ok_or_else(wrong)?;
     let end = last.checked_add(1).ok_or_else(wrong)?;
     let whole = end == asked.end;
+    if let Some(total) = total
+        && extent == Extent::Exact
+        && (first, end) == (asked.start, total)
+        && end < asked.end
+    {
+        return Err(Fault::ShortFile { asked: asked.clone(), total });
+    }
     let to_the_end = extent == Extent::UpTo && end < asked.end && total.is_none_or(|t| t == end);
     if first == asked.start && end > first && (whole || to_the_end) { Ok(end - first) } else { Err(wrong()) }
 }

@@ -95,7 +95,15 @@ pub enum Fault {
         /// What came.
         status: u16,
     },
-    /// Another range came than the one asked for.
+    /// The file is shorter than the range.
+    #[error("asked for bytes {asked:?}, but the file has {total} bytes: it is truncated")]
+    ShortFile {
+        /// What was asked.
+        asked: Range<u64>,
+        /// Length of the file.
+        total: u64,
+    },
+    /// Another range came than the one asked for: a confused proxy or cache, which may come to its senses.
     #[error("asked for bytes {asked:?}, the server sent {answered}")]
     WrongRange {
         /// What was asked.
@@ -166,9 +174,8 @@ impl Fault {
             Self::Setup(_) => Severity::Fatal,
             Self::Status { throttled: true, .. } => Severity::Transient,
             Self::Status { status: 408 | 425 | 429 | 500 | 502 | 503 | 504, .. } => Severity::Transient,
-            Self::Connect(_) | Self::Lost(_) | Self::Timeout(_) | Self::TooSlow | Self::Truncated { .. } => {
-                Severity::Transient
-            }
+            Self::Connect(_) | Self::Lost(_) | Self::Timeout(_) | Self::TooSlow => Severity::Transient,
+            Self::Truncated { .. } | Self::WrongRange { .. } => Severity::Transient,
             Self::File(error) => file_severity(error),
             _ => Severity::Permanent,
         }
