@@ -202,7 +202,8 @@ fn a_corrupt_block_costs_only_the_chips_that_need_it() {
 fn a_file_that_is_gone_or_no_tiff_sends_its_chips_elsewhere() {
     on_stage(async || {
         let [first, second] = two();
-        let spoilt: [fn(&mut Vec<(String, Vec<u8>)>); 3] =
+        type Files = Vec<(String, Vec<u8>)>;
+        let spoilt: [fn(&mut Files); 3] =
             [|all| drop(all.remove(0)), |all| all[0].1 = b"<html>no TIFF".to_vec(), |all| all[0].1.truncate(40)];
         for spoil in spoilt {
             let mut all = files(&first, dn);
@@ -226,7 +227,7 @@ fn what_may_pass_is_tried_again_and_then_ends_the_task() {
         all.extend(files(&second, dn));
         for (failures, href) in [(1, "mem:first/B02"), (2, "mem:first/B11"), (2, "mem:first")] {
             let mut bed = Bed::new(all.clone(), href, failures).await;
-            bed.read(&[first.clone()], &[(10, 10)]).await;
+            bed.read(std::slice::from_ref(&first), &[(10, 10)]).await;
             assert_eq!(bed.rasteriser.next().await.message.from.scene.id, "first", "{failures} failures of {href}");
         }
         // Another scene would do, but then the dataset would depend on a server's mood. One file that stays away fails
