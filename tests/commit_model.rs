@@ -5,7 +5,7 @@
 //! Invariants: whoever was told that the task is finished was told the same as everybody else, before and
 //! after any power cut; and when the dust has settled, the dataset holds exactly the winner's chips, whole,
 //! with no orphan, no duplicate and nothing left in the staging place.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 #[path = "support/power_fs.rs"]
 mod power_fs;

@@ -4,7 +4,7 @@
 //! splices of two seeds) with a fixed generator, so a failure is reproduced by its printed execution
 //! number. `FUZZ_SECONDS` (default 2) is the time per target; the figures printed with `--nocapture` are
 //! executions, time, and the largest allocation of one execution beyond the input itself.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -72,8 +72,8 @@ fn rewritten(path: &Path, dtype: &str, options: &str) -> Vec<u8> {
 
 #[test]
 fn a_damaged_file_sends_its_chips_to_the_next_date() {
-    type Spoiler = (&'static str, fn(&Path));
-    let spoilers: [Spoiler; 5] = [
+    type Spoil = fn(&Path);
+    let spoilers: [(&str, Spoil); 5] = [
         ("truncated", |p| {
             let bytes = std::fs::read(p).unwrap();
             replace(p, &bytes[..bytes.len() / 3]);

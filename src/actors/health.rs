@@ -4,22 +4,28 @@
 //! has succeeded since a task's first attempt, the service is down: the circuit opens, tasks are held
 //! instead of failed, and one probe at a time is let through until one succeeds. After `patience` without
 //! any success the failure becomes fatal: the node stops and leaves its tasks to be delivered again.
+//! A service that can be asked for something else (the image host: for a file that worked) is asked before
+//! it is called down, because one sick file is not a sick host.
 //! Trap: an answer such as 404 is a success here: the service is there.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// One service's state, shared by all tasks of the node.
-#[derive(Debug)]
 pub struct Health {
     name: &'static str,
     patience: Duration,
+    ask: Option<Question>,
     state: Mutex<State>,
     probe: Semaphore,
 }
+
+/// Something else that a working service answers.
+type Question = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -30,7 +36,29 @@ struct State {
 impl Health {
     /// A service that is believed to work; `patience`: the longest outage that is waited out.
     pub fn new(name: &'static str, patience: Duration) -> Self {
-        Self { name, patience, state: Mutex::default(), probe: Semaphore::new(1) }
+        Self { name, patience, ask: None, state: Mutex::default(), probe: Semaphore::new(1) }
+    }
+
+    /// The same, for a service that can be asked for something else.
+    #[must_use]
+    pub fn asking(mut self, ask: impl Fn() -> BoxFuture<'static, bool> + Send + Sync + 'static) -> Self {
+        self.ask = Some(Box::new(ask));
+        self
+    }
+
+    /// Whether it answers at all: somebody since `then`, or the question it is asked now.
+    pub async fn answers_since(&self, then: Instant) -> bool {
+        if self.worked_since(then) {
+            return true;
+        }
+        let answers = match &self.ask {
+            Some(ask) => ask().await,
+            None => false,
+        };
+        if answers {
+            self.works();
+        }
+        answers
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -57,7 +85,7 @@ impl Health {
     }
 
     /// Whether it has answered anybody since `then`.
-    pub fn worked_since(&self, then: Instant) -> bool {
+    fn worked_since(&self, then: Instant) -> bool {
         self.state().worked.is_some_and(|at| at >= then)
     }
 

@@ -105,7 +105,7 @@ where
             }
         };
         match retry(policy, cancel, attempt).await {
-            Err(GiveUp::Failed(f)) if f.severity == Severity::Transient && !health.worked_since(began) => {
+            Err(GiveUp::Failed(f)) if f.severity == Severity::Transient && !health.answers_since(began).await => {
                 if began.elapsed() >= health.patience() {
                     let reason =
                         format!("{} has not answered for {} s: {}", health.name(), began.elapsed().as_secs(), f.reason);

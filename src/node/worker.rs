@@ -177,8 +177,7 @@ impl Road {
         let (tasks, chips) = (config.worker.tasks_in_flight, config.worker.chips_in_flight);
         let (stac_retry, pixel_retry) = (RetryPolicy::of(config.stac.retries), RetryPolicy::of(config.imagery.retries));
         let store_retry = RetryPolicy::of(STORE_RETRIES);
-        let health = |name| Arc::new(Health::new(name, config.worker.max_outage));
-        let (catalog_health, image_health) = (health("the STAC API"), health("the image host"));
+        let catalog_health = Arc::new(Health::new("the STAC API", config.worker.max_outage));
         let settler = settler.start().recipient();
         let writer = Writer { worker: self.worker.clone(), store: self.store.clone(), retry: store_retry }.start();
         let conclude = Lane::new("conclude", tasks, writer.clone().recipient());
@@ -189,6 +188,12 @@ impl Road {
             conclude: conclude.clone(),
         };
         let imagery = Arc::new(Imagery::new(self.http, self.cpu.pool(), config.worker.cache_bytes()));
+        let asked = imagery.clone();
+        let image_health = Health::new("the image host", config.worker.max_outage).asking(move || {
+            let imagery = asked.clone();
+            Box::pin(async move { imagery.answers().await })
+        });
+        let image_health = Arc::new(image_health);
         let window_mb = config.worker.window_mb;
         let pixels = Pixels {
             imagery: imagery.clone(),

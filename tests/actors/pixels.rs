@@ -202,8 +202,8 @@ fn a_corrupt_block_costs_only_the_chips_that_need_it() {
 fn a_file_that_is_gone_or_no_tiff_sends_its_chips_elsewhere() {
     on_stage(async || {
         let [first, second] = two();
-        type Files = Vec<(String, Vec<u8>)>;
-        let spoilt: [fn(&mut Files); 3] =
+        type Spoil = fn(&mut Vec<(String, Vec<u8>)>);
+        let spoilt: [Spoil; 3] =
             [|all| drop(all.remove(0)), |all| all[0].1 = b"<html>no TIFF".to_vec(), |all| all[0].1.truncate(40)];
         for spoil in spoilt {
             let mut all = files(&first, dn);

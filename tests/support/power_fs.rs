@@ -86,7 +86,7 @@ impl Power {
         state.turn = Some(number);
         state.waiting[number] = false;
         bell.notify_all();
-        drop(bell.wait_while(state, |s| !s.ended[number] && !(s.turn.is_none() && s.waiting[number])).unwrap());
+        drop(bell.wait_while(state, |s| !(s.ended[number] || s.turn.is_none() && s.waiting[number])).unwrap());
     }
 
     /// From now on everything this member tries fails, without a trace on the disk.

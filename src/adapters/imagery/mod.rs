@@ -15,8 +15,8 @@ pub mod source;
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -133,6 +133,7 @@ pub struct Imagery {
     headers: Cache<String, Arc<Cog>>,
     blocks: Blocks,
     stats: Arc<ImageryStats>,
+    last_good: Mutex<Option<String>>,
 }
 
 impl Imagery {
@@ -150,7 +151,7 @@ impl Imagery {
             }
             Err(_) => Cache::with_weighter(16, cache_bytes, BlockWeight),
         };
-        Self { source, cpu, headers: Cache::new(4096), blocks, stats: Arc::default() }
+        Self { source, cpu, headers: Cache::new(4096), blocks, stats: Arc::default(), last_good: Mutex::default() }
     }
 
     /// Counters.
@@ -172,9 +173,20 @@ impl Imagery {
         let open = async {
             let cog = Cog::open(&*self.source, href).await?;
             self.stats.headers.fetch_add(1, Relaxed);
+            *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(href.to_owned());
             Ok(Arc::new(cog))
         };
         self.headers.get_or_insert_async(href, open).await
+    }
+
+    /// Whether the host of the file opened last still gives a byte of it: asked when another file cannot be
+    /// had, to tell a sick file from a sick host. False before any file was opened.
+    pub async fn answers(&self) -> bool {
+        let href = self.last_good.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match href {
+            Some(href) => self.source.range_upto(&href, 0..1).await.is_ok(),
+            None => false,
+        }
     }
 
     /// The blocks `wanted` of `cog`, decoded.
