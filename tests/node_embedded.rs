@@ -112,7 +112,7 @@ fn the_seed_decides_and_the_mode_too() {
 
     // The directory belongs to the run of the first seed.
     world.set("run.seed", "44");
-    let refused = world.run(&ALL, 1);
+    let refused = world.run(&ALL, 2);
     refused.says(&["holds the dataset of run `", "use an empty directory, or put {run} into output.name_template"]);
     assert_same(&world.dataset(), &other);
 
