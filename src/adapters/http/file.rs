@@ -31,8 +31,7 @@ fn read_blocking(path: PathBuf, range: Range<u64>, extent: Extent) -> Result<Byt
     }
     let len = range.end.min(size) - range.start;
     if extent == Extent::Exact && range.end > size {
-        let why = "the file ends there".to_owned();
-        return Err(Fault::WrongRange { answered: format!("{len} bytes: {why}"), asked: range });
+        return Err(Fault::ShortFile { asked: range, total: size });
     }
     let mut body = vec![0; len as usize];
     file.read_exact_at(&mut body, range.start).map_err(Fault::File)?;
