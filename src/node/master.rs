@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::Actor as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -29,6 +29,9 @@ use crate::domain::plan::{Plan, PlanSettings, Sampling};
 use crate::domain::plan_record::{ClassPlan, PLAN_SCHEMA, PlanRecord, PlanState};
 use crate::domain::planner::Planner;
 use crate::domain::task::{Task, fnv1a};
+
+/// Time between two lines of a log that stands in for a progress bar.
+const SAY_EVERY: Duration = Duration::from_secs(5);
 
 /// Batches of parcels on their way from the scan to the planner.
 const BATCHES: usize = 4;
@@ -84,6 +87,7 @@ fn scan(
     reactor: &tokio::runtime::Handle,
 ) -> Result<u64, ParcelError> {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut said = Instant::now();
     let send = |rows: Vec<_>| reactor.block_on(lane.send(ParcelsScanned { rows }));
     let rows = source.scan(
         &mut |row| {
@@ -95,6 +99,11 @@ fn scan(
         &mut |ScanProgress { rows, total_estimate }| {
             bar.set_length(total_estimate.max(rows));
             bar.set_position(rows);
+            // Where there is no terminal the bar is invisible, and the log says how far it is.
+            if bar.is_hidden() && said.elapsed() >= SAY_EVERY {
+                said = Instant::now();
+                tracing::info!(rows, of = total_estimate.max(rows), "reading parcels");
+            }
             if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         },
     )?;
@@ -154,12 +163,19 @@ async fn publish(
     let stage =
         Publisher { broker: broker.clone(), topic: (*config.kafka.tasks_topic).into(), published: published.clone() };
     let lane: Lane<PublishPlan> = Lane::new("publisher", 1, stage.start().recipient());
+    let mut said = Instant::now();
     let (reply, mut answer) = oneshot::channel();
     lane.send(PublishPlan { plan: plan.clone(), already, reply }).await;
     let sent = loop {
         tokio::select! {
             sent = &mut answer => break sent.map_err(|_| NodeError::Stopped("publishing panicked".into()))??,
-            () = tokio::time::sleep(Duration::from_millis(100)) => bar.set_position(published.load(Relaxed)),
+            () = tokio::time::sleep(Duration::from_millis(100)) => {
+                bar.set_position(published.load(Relaxed));
+                if bar.is_hidden() && said.elapsed() >= SAY_EVERY {
+                    said = Instant::now();
+                    tracing::info!(now = published.load(Relaxed), of = plan.summary.tasks, "publishing tasks");
+                }
+            }
             () = drain.cancelled() => return Err(NodeError::Stopped(
                 format!("stopped after {} of {} tasks; start the master again to publish the rest",
                     published.load(Relaxed), plan.summary.tasks),
