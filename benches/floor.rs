@@ -89,9 +89,8 @@ fn main() {
     let href = |band: &str| scene.join(format!("{band}.tif")).display().to_string();
     let cogs: Vec<Cog> = BANDS.iter().map(|b| runtime.block_on(Cog::open(&Files, &href(b))).unwrap()).collect();
     let jobs = jobs(dataset, &cogs);
-    let needed: Vec<BTreeSet<u32>> = (cogs.iter().enumerate())
-        .map(|(b, cog)| jobs.iter().flat_map(|j| j.cuts[b].blocks(cog)).collect())
-        .collect();
+    let needed: Vec<BTreeSet<u32>> =
+        (cogs.iter().enumerate()).map(|(b, cog)| jobs.iter().flat_map(|j| j.cuts[b].blocks(cog)).collect()).collect();
     let out = dataset.with_extension("floor");
     let mut all: Vec<Steps> = (0..runs.parse().unwrap())
         .map(|_| {
@@ -171,8 +170,7 @@ fn make(cogs: &[Cog], needed: &[BTreeSet<u32>], jobs: &[Job], compression: Compr
         }
         lap(&mut steps.cut);
         let place = Place { grid: &record.grid, epsg: record.epsg };
-        let metadata =
-            [("ITEM", &*record.item), ("COLLECTION", &*record.collection), ("DATETIME", &*record.datetime)];
+        let metadata = [("ITEM", &*record.item), ("COLLECTION", &*record.collection), ("DATETIME", &*record.datetime)];
         let image = encode_image(place, &BANDS, &metadata, &mut pixels, compression).unwrap();
         let mask = encode_mask(place, &[[0; 3]; 256], mask, compression).unwrap();
         lap(&mut steps.encode);

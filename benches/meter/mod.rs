@@ -11,7 +11,7 @@ use std::fs;
 const TICKS: f64 = 100.0;
 
 /// CPU time of this process, all threads, user and system: `(user, system)`.
-pub fn process_cpu() -> (f64, f64) {
+pub(crate) fn process_cpu() -> (f64, f64) {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The second field is a name in brackets that may hold spaces.
     let after = stat.rsplit(')').next().unwrap_or_default();
@@ -20,13 +20,13 @@ pub fn process_cpu() -> (f64, f64) {
 }
 
 /// CPU time of the calling thread.
-pub fn thread_cpu() -> f64 {
+pub(crate) fn thread_cpu() -> f64 {
     let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     stat.split_whitespace().next().and_then(|v| v.parse::<f64>().ok()).unwrap_or_default() / 1e9
 }
 
 /// Largest resident size of this process so far.
-pub fn peak_rss_mb() -> f64 {
+pub(crate) fn peak_rss_mb() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or_default();
     line.split_whitespace().next().and_then(|v| v.parse::<f64>().ok()).unwrap_or_default() / 1024.0
