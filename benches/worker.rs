@@ -77,8 +77,12 @@ async fn run(config: &Config, cells: &[[i64; 2]], out: &Path) -> Value {
     let first = watch_first(out.join(".staging"), begin);
     let drain = CancellationToken::new();
     let counting = count(broker.clone(), config, tasks.len(), drain.clone(), begin);
-    let (worked, (chips, wall_s, after)) = tokio::join!(worker::run(config, broker.clone(), &drain, false), counting);
-    worked.unwrap();
+    let mut working = std::pin::pin!(worker::run(config, broker.clone(), &drain, false));
+    let (chips, wall_s, after) = tokio::select! {
+        ended = &mut working => panic!("the worker ended early: {ended:?}"),
+        counted = counting => counted,
+    };
+    working.await.unwrap();
     let cpu = [after.0 - before.0, after.1 - before.1];
     json!({
         "tasks": tasks.len(), "chips": chips, "wall_s": wall_s, "cpu_s": cpu[0] + cpu[1], "user_s": cpu[0],

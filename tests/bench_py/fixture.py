@@ -86,23 +86,28 @@ def write_parcels(path, rings, crop):
 
 
 def choose_cells(shapes, size):
-    """Squares of two by two cells that lie in the tile with their chips: one (small) or three of different density."""
+    """Cells that lie in the tile with their chips: three squares of two by two with at least 100 parcels in each
+    cell, of different density, or where there is none the four fullest cells."""
     to_utm = pyproj.Transformer.from_crs(4326, EPSG, always_xy=True)
-    point = shapely.centroid(shapes)
-    ij = np.floor(np.stack([shapely.get_x(point), shapely.get_y(point)], 1) / (2 * STEP)).astype(int)
-    blocks, counts = np.unique(ij, axis=0, return_counts=True)
+    point = shapely.get_coordinates(shapely.centroid(shapes))
+    found, counts = np.unique(np.floor(point / STEP).astype(int), axis=0, return_counts=True)
     margin = (CHIP / 2 + 20) * 10
-    fitting = []
-    for (i, j), n in zip(blocks.tolist(), counts.tolist()):
-        lon = [i * 2 * STEP, (i + 1) * 2 * STEP]
-        lat = [j * 2 * STEP, (j + 1) * 2 * STEP]
-        x, y = to_utm.transform([lon[0], lon[1], lon[0], lon[1]], [lat[0], lat[0], lat[1], lat[1]])
-        right, bottom = TILE_X0 + size * 10 - margin, TILE_Y0 - size * 10 + margin
+    right, bottom = TILE_X0 + size * 10 - margin, TILE_Y0 - size * 10 + margin
+    fitting = {}
+    for (i, j), n in zip(found.tolist(), counts.tolist()):
+        corners = [(i + di, j + dj) for di in (0, 1) for dj in (0, 1)]
+        x, y = to_utm.transform([c[0] * STEP for c in corners], [c[1] * STEP for c in corners])
         if min(x) > TILE_X0 + margin and max(x) < right and min(y) > bottom and max(y) < TILE_Y0 - margin:
-            fitting.append((n, i, j))
-    fitting.sort(reverse=True)
-    picked = fitting[:1] if size < 5000 else [fitting[k * len(fitting) // 8] for k in range(3)]
-    return [[2 * i + di, 2 * j + dj] for _, i, j in picked for dj in (0, 1) for di in (0, 1)]
+            fitting[i, j] = n
+    squares = []
+    for i, j in fitting:
+        four = [(i + di, j + dj) for dj in (0, 1) for di in (0, 1)]
+        if i % 2 == j % 2 == 0 and all(fitting.get(c, 0) >= 100 for c in four):
+            squares.append((sum(fitting[c] for c in four), four))
+    squares.sort(reverse=True)
+    if len(squares) < 3:
+        return [list(c) for c in sorted(fitting, key=fitting.get, reverse=True)[:4]]
+    return [list(c) for k in range(3) for c in squares[k * len(squares) // 4][1]]
 
 
 def write_band(path, pixels, metres):

@@ -1,6 +1,8 @@
-"""Whether datasets hold the same chips: names, pixels, transforms and CRS of the first against each other.
+"""Whether datasets hold the same chips: parcels, pixels, transforms and CRS of the first against each other.
 
     same.py DATASET DATASET...        exit 1 on any difference
+
+A file's name begins with its parcel, `pN`; what follows an underscore is the program's own.
 """
 
 import pathlib
@@ -11,7 +13,8 @@ import rasterio
 
 
 def files(root):
-    return {str(p.relative_to(root)) for place in ("images", "masks") for p in (root / place).glob("*.tif")}
+    found = [p for place in ("images", "masks") for p in (root / place).glob("*.tif")]
+    return {(p.parent.name, p.stem.split("_")[0]): p for p in found}
 
 
 def main():
@@ -19,9 +22,9 @@ def main():
     wanted, bad = files(first), 0
     for other in others:
         found = files(other)
-        wrong = len(wanted ^ found)
-        for name in sorted(wanted & found):
-            with rasterio.open(first / name) as a, rasterio.open(other / name) as b:
+        wrong = len(wanted.keys() ^ found.keys())
+        for key in sorted(wanted.keys() & found.keys()):
+            with rasterio.open(wanted[key]) as a, rasterio.open(found[key]) as b:
                 same = np.array_equal(a.read(), b.read()) and a.transform == b.transform and a.crs == b.crs
             wrong += not same
         print(f"{other.name}: {len(found) // 2} chips, {wrong} files differ from {first.name}")
