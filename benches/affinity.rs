@@ -1,8 +1,10 @@
 //! How often a block is fetched over a whole run, by the number of workers: one line of JSON.
 //!
 //! ```text
-//! affinity SCENE_DIR WORKERS,WORKERS... section.key=value...
+//! affinity SCENE_DIR|wide WORKERS,WORKERS... section.key=value...
 //! ```
+//!
+//! `wide` takes, instead of a scene's headers, bands of 655 km without seams under the fixture's wide region.
 //!
 //! Contract: the plan, the draw, the windows and the headers are the real ones, and so is the cache (crate, options,
 //! bound of `worker.cache_mb`); consumers are simulated. The partitions are dealt out in contiguous runs, and each
@@ -20,12 +22,13 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use satellite_pipeline::adapters::crs::{Crs, Transform};
 use satellite_pipeline::adapters::imagery::cut::{Cut, Resampling};
-use satellite_pipeline::adapters::imagery::header::Cog;
+use satellite_pipeline::adapters::imagery::header::{Codec, Cog, Sample};
 use satellite_pipeline::adapters::imagery::source::{MemorySource, RangeSource};
 use satellite_pipeline::adapters::parcels::ParcelSource;
 use satellite_pipeline::domain::failure::Failure;
 use satellite_pipeline::domain::plan::PlannedTask;
 use satellite_pipeline::domain::sampling::is_drawn;
+use satellite_pipeline::domain::scene::PixelGrid;
 use satellite_pipeline::domain::window::Window;
 use satellite_pipeline::node::config::Config;
 use satellite_pipeline::node::{master, parts};
@@ -91,6 +94,10 @@ fn main() {
 async fn work(config: &Config, scene: &Path) -> (Vec<Cog>, Vec<Work>) {
     let mut cogs = Vec::new();
     for band in BANDS {
+        if scene == Path::new("wide") {
+            cogs.push(wide(if cogs.len() < 4 { 10.0 } else { 20.0 }));
+            continue;
+        }
         cogs.push(Cog::open(&Head, &scene.join(format!("{band}.tif")).display().to_string()).await.unwrap());
     }
     let classes = parts::classes(config).unwrap();
@@ -103,6 +110,26 @@ async fn work(config: &Config, scene: &Path) -> (Vec<Cog>, Vec<Work>) {
     };
     let work = plan.tasks.iter().map(blocks).filter(|w| !w.blocks.is_empty()).collect();
     (cogs, work)
+}
+
+/// A band over the whole of the fixture's region; its blocks have no bytes.
+fn wide(res: f64) -> Cog {
+    let side = (655_360.0 / res) as u32;
+    Cog {
+        href: String::new(),
+        width: side,
+        height: side,
+        sample: Sample::U16,
+        codec: Codec::Deflate,
+        differences: true,
+        big_endian: false,
+        block_width: 1024,
+        block_height: 1024,
+        strips: false,
+        blocks: Vec::new(),
+        grid: Some(PixelGrid { x0: 179_960.0, y0: 4_600_020.0, res, width: side, height: side }),
+        epsg: Some(32630),
+    }
 }
 
 fn task_blocks(
