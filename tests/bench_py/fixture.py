@@ -9,7 +9,6 @@ as the 10 m bands of real L2A scenes do.
 
 import argparse
 import json
-import math
 import pathlib
 import time
 
@@ -211,9 +210,9 @@ def main():
     since = time.time()
     asked.out.mkdir(parents=True, exist_ok=True)
     if asked.parcels_only:
-        side = 1430.0 * math.sqrt(asked.parcels_only / 5) if asked.parcels_only < 10_000 else 640e3
-        rings, crop = parcels(side, asked.parcels_only)
-        rings[..., 0] -= 320e3 - 100e3 if side > 600e3 else 0
+        rings, crop = parcels(640e3, asked.parcels_only)
+        # The region reaches over the zone's middle.
+        rings[..., 0] -= 220e3
         write_parcels(asked.out / "parcels.gpkg", rings, crop)
         about = {"parcels": len(rings)}
     else:
