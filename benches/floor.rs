@@ -1,0 +1,190 @@
+//! The floor under the worker: a bare loop over a finished dataset's chips, on one thread.
+//!
+//! ```text
+//! floor DATASET SCENE_DIR zstd:1|deflate:N|none RUNS
+//! ```
+//!
+//! Contract: reads each needed block once from the local file, decodes it once, cuts each chip once, encodes image
+//! and mask once with the worker's own codecs, and writes both files once, without syncing. The image files must
+//! come out byte for byte as the dataset's, or it panics. One line of JSON: CPU seconds of this thread per step
+//! (median run), bytes and blocks. Trap: masks are taken from the dataset, so rasterising is not in the floor.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+
+mod meter;
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use satellite_pipeline::adapters::geotiff::{Compression, Place, encode_image, encode_mask};
+use satellite_pipeline::adapters::imagery::block::{self, Samples};
+use satellite_pipeline::adapters::imagery::cut::{Cut, Resampling};
+use satellite_pipeline::adapters::imagery::header::Cog;
+use satellite_pipeline::adapters::imagery::source::RangeSource;
+use satellite_pipeline::domain::failure::Failure;
+use satellite_pipeline::domain::manifest::{ChipRecord, Manifest};
+use serde_json::json;
+
+const BANDS: [&str; 10] = ["B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12"];
+
+/// Local files as a source of ranges.
+struct Files;
+
+#[async_trait]
+impl RangeSource for Files {
+    async fn range(&self, href: &str, range: Range<u64>) -> Result<Bytes, Failure> {
+        Ok(pread(&File::open(href).unwrap(), &range).into())
+    }
+
+    async fn range_upto(&self, href: &str, range: Range<u64>) -> Result<Bytes, Failure> {
+        let file = File::open(href).unwrap();
+        let end = range.end.min(file.metadata().unwrap().len());
+        Ok(pread(&file, &(range.start..end)).into())
+    }
+}
+
+fn pread(file: &File, range: &Range<u64>) -> Vec<u8> {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    file.read_exact_at(&mut bytes, range.start).unwrap();
+    bytes
+}
+
+/// A chip to be made, with all that is not part of the floor.
+struct Job {
+    record: ChipRecord,
+    cuts: Vec<Cut>,
+    mask: Vec<u8>,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Steps {
+    read: f64,
+    decode: f64,
+    cut: f64,
+    encode: f64,
+    write: f64,
+}
+
+impl Steps {
+    fn total(&self) -> f64 {
+        self.read + self.decode + self.cut + self.encode + self.write
+    }
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let [dataset, scene, codec, runs] = &args[..] else {
+        eprintln!("floor: nothing to do without DATASET SCENE_DIR CODEC RUNS; scripts/bench gives them");
+        return;
+    };
+    let (dataset, scene) = (Path::new(dataset), Path::new(scene));
+    let compression = parse(codec);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let href = |band: &str| scene.join(format!("{band}.tif")).display().to_string();
+    let cogs: Vec<Cog> = BANDS.iter().map(|b| runtime.block_on(Cog::open(&Files, &href(b))).unwrap()).collect();
+    let jobs = jobs(dataset, &cogs);
+    let needed: Vec<BTreeSet<u32>> =
+        (cogs.iter().enumerate()).map(|(b, cog)| jobs.iter().flat_map(|j| j.cuts[b].blocks(cog)).collect()).collect();
+    let out = dataset.with_extension("floor");
+    let mut all: Vec<Steps> = (0..runs.parse().unwrap())
+        .map(|_| {
+            let _ = std::fs::remove_dir_all(&out);
+            std::fs::create_dir(&out).unwrap();
+            make(&cogs, &needed, &jobs, compression, &out)
+        })
+        .collect();
+    check(dataset, &out, &jobs);
+    std::fs::remove_dir_all(&out).unwrap();
+    all.sort_by(|a, b| a.total().total_cmp(&b.total()));
+    let s = all[all.len() / 2];
+    let ranges = || cogs.iter().zip(&needed).flat_map(|(c, n)| n.iter().map(|i| &c.blocks[*i as usize]));
+    println!(
+        "{}",
+        json!({
+            "chips": jobs.len(), "blocks": ranges().count(), "files": cogs.len(),
+            "block_bytes": ranges().map(|r| r.end - r.start).sum::<u64>(),
+            "block_reads_per_chip": jobs.iter().map(|j| j.cuts.iter().zip(&cogs).map(|(c, g)| c.blocks(g).len()).sum::<usize>()).sum::<usize>(),
+            "cpu_s": s.total(), "read_s": s.read, "decode_s": s.decode, "cut_s": s.cut, "encode_s": s.encode,
+            "write_s": s.write, "rss_mb": meter::peak_rss_mb(),
+        })
+    );
+}
+
+fn parse(codec: &str) -> Compression {
+    match codec.split_once(':') {
+        Some(("zstd", level)) => Compression::Zstd(level.parse().unwrap()),
+        Some(("deflate", level)) => Compression::Deflate(level.parse().unwrap()),
+        _ => Compression::None,
+    }
+}
+
+/// The dataset's chips, in the order of tasks.
+fn jobs(dataset: &Path, cogs: &[Cog]) -> Vec<Job> {
+    let files = |dir: PathBuf| std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    let mut manifests: Vec<Manifest> = files(dataset.join(".manifests"))
+        .flat_map(files)
+        .map(|path| Manifest::parse(&std::fs::read(path).unwrap()).unwrap())
+        .collect();
+    manifests.sort_by_key(|m| m.key.task);
+    let job = |record: ChipRecord| {
+        let cut = |cog: &Cog| Cut::new(&cog.grid.unwrap(), &record.grid, Resampling::Nearest).unwrap();
+        let mask = gdal::Dataset::open(dataset.join(format!("masks/{}.tif", record.name))).unwrap();
+        let size = (record.grid.width as usize, record.grid.height as usize);
+        let mask = mask.rasterband(1).unwrap().read_as::<u8>((0, 0), size, size, None).unwrap().data().to_vec();
+        Job { cuts: cogs.iter().map(cut).collect(), mask, record }
+    };
+    manifests.into_iter().flat_map(|m| m.chips).map(job).collect()
+}
+
+/// One run over everything.
+fn make(cogs: &[Cog], needed: &[BTreeSet<u32>], jobs: &[Job], compression: Compression, out: &Path) -> Steps {
+    let mut steps = Steps::default();
+    let mut at = meter::thread_cpu();
+    let mut lap = |sum: &mut f64| {
+        let now = meter::thread_cpu();
+        *sum += now - std::mem::replace(&mut at, now);
+    };
+    let mut held: Vec<HashMap<u32, Arc<Samples>>> = Vec::new();
+    for (cog, blocks) in cogs.iter().zip(needed) {
+        let file = File::open(&cog.href).unwrap();
+        let mut band = HashMap::new();
+        for index in blocks {
+            let raw = pread(&file, &cog.blocks[*index as usize]);
+            lap(&mut steps.read);
+            band.insert(*index, Arc::new(block::decode(cog, *index, &raw).unwrap()));
+            lap(&mut steps.decode);
+        }
+        held.push(band);
+    }
+    for Job { record, cuts, mask } in jobs {
+        let plane = record.grid.width as usize * record.grid.height as usize;
+        let mut pixels = vec![0u16; plane * cogs.len()];
+        for (((cog, cut), blocks), out) in cogs.iter().zip(cuts).zip(&held).zip(pixels.chunks_exact_mut(plane)) {
+            cut.copy(cog, blocks, out).unwrap();
+        }
+        lap(&mut steps.cut);
+        let place = Place { grid: &record.grid, epsg: record.epsg };
+        let metadata = [("ITEM", &*record.item), ("COLLECTION", &*record.collection), ("DATETIME", &*record.datetime)];
+        let image = encode_image(place, &BANDS, &metadata, &mut pixels, compression).unwrap();
+        let mask = encode_mask(place, &[[0; 3]; 256], mask, compression).unwrap();
+        lap(&mut steps.encode);
+        std::fs::write(out.join(format!("{}.image", record.name)), image).unwrap();
+        std::fs::write(out.join(format!("{}.mask", record.name)), mask).unwrap();
+        lap(&mut steps.write);
+    }
+    steps
+}
+
+fn check(dataset: &Path, out: &Path, jobs: &[Job]) {
+    for Job { record, .. } in jobs {
+        let ours = std::fs::read(out.join(format!("{}.image", record.name))).unwrap();
+        let theirs = std::fs::read(dataset.join(format!("images/{}.tif", record.name))).unwrap();
+        assert!(ours == theirs, "{}: the floor's image is not the worker's", record.name);
+    }
+}

@@ -1,0 +1,143 @@
+//! The pipeline's worker on chosen cells, measured from inside: one line of JSON on standard output.
+//!
+//! ```text
+//! worker FIXTURE_JSON OUT [section.key=value]...
+//! ```
+//!
+//! Contract: plans with the master's own code, publishes the tasks of the fixture's cells on the embedded
+//! broker, and runs `node::worker::run`, which is all that `node --role worker` does. Start-up, planning and
+//! the work are counted apart; the work ends with the last result. Units: seconds, MiB.
+//! Trap: OUT must not exist; a task that its manifests know is settled without work.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+
+mod meter;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use satellite_pipeline::adapters::broker::{Broker, EmbeddedBroker, EmbeddedLimits, ReadEvent, Record};
+use satellite_pipeline::domain::plan::PlannedTask;
+use satellite_pipeline::node::config::Config;
+use satellite_pipeline::node::{master, parts, telemetry, worker};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let [fixture, out, sets @ ..] = &args[..] else {
+        eprintln!("worker: nothing to do without FIXTURE_JSON and OUT; scripts/bench gives them");
+        return;
+    };
+    let fixture: Value = serde_json::from_slice(&std::fs::read(fixture).unwrap()).unwrap();
+    let cells: Vec<[i64; 2]> = serde_json::from_value(fixture["cells"].clone()).unwrap();
+    let sets: Vec<String> = sets.iter().cloned().chain([format!("output.dir={out}")]).collect();
+    let config = Config::load(&[], [], &sets).unwrap_or_else(|e| panic!("{e}"));
+    telemetry::init(&config.log).unwrap();
+    // As node::app builds it.
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .worker_threads(2)
+            .thread_name("reactor")
+            .build()
+            .unwrap()
+    };
+    let report = actix::System::with_tokio_rt(runtime).block_on(run(&config, &cells, Path::new(out)));
+    println!("{report}");
+}
+
+async fn run(config: &Config, cells: &[[i64; 2]], out: &Path) -> Value {
+    let none = CancellationToken::new();
+    let started = Instant::now();
+    let classes = parts::classes(config).unwrap();
+    let source = parts::parcels(config, classes.clone()).unwrap();
+    let plan = master::plan(config, source, &classes, &none).await.unwrap();
+    let step = config.grid.step;
+    let wanted = |t: &&PlannedTask| {
+        let middle = [0, 1].map(|k| ((t.task.bbox[k] + step / 2.0) / step).floor() as i64);
+        cells.contains(&middle)
+    };
+    let tasks: Vec<&PlannedTask> = plan.tasks.iter().filter(wanted).collect();
+    assert_eq!(tasks.len(), cells.len(), "the plan lacks some of the fixture's cells");
+
+    let broker: Arc<dyn Broker> = Arc::new(EmbeddedBroker::new(EmbeddedLimits::default()));
+    broker.create_topics(&parts::topics(config)).await.unwrap();
+    for planned in &tasks {
+        let payload = serde_json::to_vec(&planned.task).unwrap();
+        let record = Record::keyed(&config.kafka.tasks_topic, format!("task_{}", planned.task.task_id), payload);
+        broker.publish(record.to_partition(planned.partition)).await.unwrap();
+    }
+    let plan_s = started.elapsed().as_secs_f64();
+
+    let before = meter::process_cpu();
+    let begin = Instant::now();
+    let first = watch_first(out.join(".staging"), begin);
+    let drain = CancellationToken::new();
+    let counting = count(broker.clone(), config, tasks.len(), drain.clone(), begin);
+    let mut working = std::pin::pin!(worker::run(config, broker.clone(), &drain, false));
+    let (chips, wall_s, after) = tokio::select! {
+        ended = &mut working => panic!("the worker ended early: {ended:?}"),
+        counted = counting => counted,
+    };
+    working.await.unwrap();
+    let cpu = [after.0 - before.0, after.1 - before.1];
+    json!({
+        "tasks": tasks.len(), "chips": chips, "wall_s": wall_s, "cpu_s": cpu[0] + cpu[1], "user_s": cpu[0],
+        "sys_s": cpu[1], "rss_mb": meter::peak_rss_mb(), "first_chip_s": first.join().unwrap(),
+        "startup_wall_s": plan_s, "startup_cpu_s": before.0 + before.1,
+    })
+}
+
+/// Reads results until all tasks have one; then lets the worker go. Gives chips, time and CPU time by then.
+async fn count(
+    broker: Arc<dyn Broker>,
+    config: &Config,
+    tasks: usize,
+    drain: CancellationToken,
+    begin: Instant,
+) -> (u64, f64, (f64, f64)) {
+    let mut results = broker.read(&[&config.kafka.results_topic]).await.unwrap();
+    let (mut left, mut chips) = (tasks, 0);
+    while left > 0 {
+        match results.recv().await.expect("results end early") {
+            ReadEvent::Record(record) => {
+                let result: Value = serde_json::from_slice(&record.payload).unwrap();
+                assert_eq!(result["status"], "success", "{result}");
+                chips += result["chips_saved"].as_u64().unwrap();
+                left -= 1;
+            }
+            ReadEvent::CaughtUp => {}
+            ReadEvent::Failed(error) => panic!("{error}"),
+        }
+    }
+    let (wall_s, cpu) = (begin.elapsed().as_secs_f64(), meter::process_cpu());
+    drain.cancel();
+    (chips, wall_s, cpu)
+}
+
+/// Waits for the first mask on the disk; a chip's mask is written after its image.
+fn watch_first(staging: PathBuf, begin: Instant) -> std::thread::JoinHandle<f64> {
+    let seen = AtomicBool::new(false);
+    std::thread::spawn(move || {
+        while !seen.load(Relaxed) && begin.elapsed() < Duration::from_secs(600) {
+            std::thread::sleep(Duration::from_millis(5));
+            seen.store(holds_mask(&staging, 3), Relaxed);
+        }
+        begin.elapsed().as_secs_f64()
+    })
+}
+
+fn holds_mask(dir: &Path, depth: u32) -> bool {
+    let Ok(entries) = std::fs::read_dir(dir) else { return false };
+    entries.flatten().any(|entry| {
+        let path = entry.path();
+        if depth > 0 && path.is_dir() {
+            holds_mask(&path, depth - 1)
+        } else {
+            path.to_string_lossy().ends_with(".mask.tif")
+        }
+    })
+}
