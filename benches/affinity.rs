@@ -19,8 +19,9 @@ use std::path::Path;
 use async_trait::async_trait;
 use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use quick_cache::{DefaultHashBuilder, Weighter};
 use satellite_pipeline::adapters::crs::{Crs, Transform};
+use satellite_pipeline::adapters::imagery::cache_options;
 use satellite_pipeline::adapters::imagery::cut::{Cut, Resampling};
 use satellite_pipeline::adapters::imagery::header::{Codec, Cog, Sample};
 use satellite_pipeline::adapters::imagery::source::{MemorySource, RangeSource};
@@ -172,12 +173,7 @@ fn simulate(config: &Config, cogs: &[Cog], work: &[Work], workers: i32) -> u64 {
     for worker in 0..workers {
         // As adapters::imagery builds it.
         let bytes = config.worker.cache_bytes();
-        let options = OptionsBuilder::new()
-            .shards(1)
-            .estimated_items_capacity((bytes >> 20) as usize)
-            .weight_capacity(bytes)
-            .build()
-            .unwrap();
+        let options = cache_options(bytes).build().unwrap();
         let cache: Cache<Key, u64, Decoded> =
             Cache::with_options(options, Decoded, DefaultHashBuilder::default(), DefaultLifecycle::default());
         for task in share(worker).filter_map(|p| partitions.get(&p)).flatten() {

@@ -2,8 +2,8 @@
 //!
 //! Contract: a name is a pure function of the template and the chip, holds only
 //! `A-Z a-z 0-9 . _ -`, never starts with a dot, and has at most [`MAX_LEN`] bytes, so that nothing
-//! a message says can leave the output directory. Trap: a template without `{task}` and `{chip}`
-//! (or `{parcel}`) gives two chips one name; it is refused when the template is read.
+//! a message says can leave the output directory. Trap: a template without `{parcel}` and without
+//! both `{task}` and `{chip}` gives two chips one name; it is refused when the template is read.
 
 /// Longest stem, bytes: leaves room for suffixes within the 255 of common file systems.
 pub const MAX_LEN: usize = 200;
@@ -26,7 +26,7 @@ pub enum TemplateError {
     #[error("character {0:?} is not allowed in file names; use letters, digits, `.`, `_`, `-`")]
     Character(char),
     /// Names would collide.
-    #[error("the template must hold {{task}} and one of {{chip}} or {{parcel}}, or two chips would share a name")]
+    #[error("the template must hold {{parcel}}, or both {{task}} and {{chip}}, or two chips would share a name")]
     NotUnique,
     /// Empty, or starts with a dot.
     #[error("the name would be empty or hidden")]
@@ -94,7 +94,7 @@ impl NameTemplate {
         match pieces.first() {
             None => Err(TemplateError::Hidden),
             Some(Piece::Text(t)) if t.starts_with('.') => Err(TemplateError::Hidden),
-            _ if !has("task") || !(has("chip") || has("parcel")) => Err(TemplateError::NotUnique),
+            _ if !has("parcel") && !(has("task") && has("chip")) => Err(TemplateError::NotUnique),
             _ => Ok(Self(pieces)),
         }
     }
@@ -159,6 +159,7 @@ mod tests {
 
     #[test]
     fn other_templates() {
+        assert_eq!(NameTemplate::parse("p{parcel}").unwrap().name(&PARTS), "p-9");
         let t = NameTemplate::parse("{run}-{task}.{parcel}").unwrap();
         assert_eq!(t.name(&PARTS), "r1-42.-9");
         assert!(is_safe_stem(&t.name(&PARTS)));

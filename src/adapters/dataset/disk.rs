@@ -32,6 +32,9 @@ pub const MARKER: &str = ".satellite-output";
 /// Name of the file that binds a directory to a run.
 pub const RUN_FILE: &str = "dataset.json";
 
+/// Levels below the root at which directories are never removed: `.staging`, `.staging/RUN` and their like.
+const LASTING_LEVELS: usize = 2;
+
 /// How often the staging directory is made again when other attempts keep removing its parent.
 const BEGIN_TRIES: u32 = 100;
 
@@ -42,6 +45,8 @@ pub struct DiskStore {
     require_marker: bool,
     names_the_run: bool,
     bound: Mutex<HashSet<String>>,
+    /// Directories whose own names are known to be safe: those that are made once and never removed.
+    lasting: Mutex<HashSet<PathBuf>>,
     fs: Arc<dyn FileSystem>,
 }
 
@@ -59,7 +64,7 @@ impl DiskStore {
 
     /// The same over another file system.
     pub fn over(fs: Arc<dyn FileSystem>, root: impl Into<PathBuf>, require_marker: bool, names_the_run: bool) -> Self {
-        Self { root: root.into(), require_marker, names_the_run, bound: Mutex::default(), fs }
+        Self { root: root.into(), require_marker, names_the_run, bound: Mutex::default(), lasting: Mutex::default(), fs }
     }
 
     /// The directory.
@@ -150,10 +155,23 @@ impl DiskStore {
         at("syncing", path, self.fs.sync_dir(path))
     }
 
-    /// Makes the names on the way from the root to the content of `path` safe.
+    /// Makes the names on the way from the root to the content of `path` safe. Names of directories that last
+    /// (`images`, `.manifests/RUN`, …; not a task's staging place) are made safe once.
     fn sync_way(&self, path: &Path) -> Result<(), StoreError> {
-        self.sync_dir(&self.root)?;
-        self.levels(path).into_iter().try_for_each(|dir| self.sync_dir(dir))
+        let levels = self.levels(path);
+        let known = |dir: &Path| self.lasting.lock().is_ok_and(|known| known.contains(dir));
+        let mut above = self.root.as_path();
+        for (depth, dir) in levels.iter().copied().enumerate() {
+            let lasts = depth < LASTING_LEVELS;
+            if !(lasts && known(dir)) {
+                self.sync_dir(above)?;
+            }
+            if lasts && let Ok(mut known) = self.lasting.lock() {
+                known.insert(dir.to_owned());
+            }
+            above = dir;
+        }
+        self.sync_dir(above)
     }
 
     fn write_synced(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {

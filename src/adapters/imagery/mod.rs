@@ -123,6 +123,22 @@ type Guard<'a> = PlaceholderGuard<
     DefaultLifecycle<BlockKey, Arc<Samples>>,
 >;
 
+/// How the cache of decoded blocks is set up for `bytes` of them.
+///
+/// One shard: blocks are few and large, and shards would each hold a part of the bound only. Hardly any hot part and no
+/// ghosts: a block is wanted by neighbouring cells for a while and never again, and the defaults would keep the first
+/// blocks of a run for ever (2.46 fetches per block instead of 1.32 over 9,212 tasks, `cargo bench --bench affinity`).
+pub fn cache_options(bytes: u64) -> OptionsBuilder {
+    let mut options = OptionsBuilder::new();
+    options
+        .shards(1)
+        .hot_allocation(0.1)
+        .ghost_allocation(0.0)
+        .estimated_items_capacity((bytes / (1 << 20)).max(16) as usize)
+        .weight_capacity(bytes);
+    options
+}
+
 /// Outcome of one block.
 pub type BlockResult = Result<Arc<Samples>, ImageryError>;
 
@@ -139,12 +155,7 @@ pub struct Imagery {
 impl Imagery {
     /// A reader over `source` that decodes on `cpu` and keeps up to `cache_bytes` of decoded blocks.
     pub fn new(source: Arc<dyn RangeSource>, cpu: Arc<rayon::ThreadPool>, cache_bytes: u64) -> Self {
-        // One shard: blocks are few and large, and shards would each hold a part of the bound only.
-        let options = OptionsBuilder::new()
-            .shards(1)
-            .estimated_items_capacity((cache_bytes / (1 << 20)).max(16) as usize)
-            .weight_capacity(cache_bytes)
-            .build();
+        let options = cache_options(cache_bytes).build();
         let blocks = match options {
             Ok(options) => {
                 Cache::with_options(options, BlockWeight, DefaultHashBuilder::default(), DefaultLifecycle::default())
