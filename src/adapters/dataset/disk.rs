@@ -200,7 +200,7 @@ impl DiskStore {
         if !manifest.chips.is_empty() {
             // Also when somebody else has linked them: he may not have come as far as this.
             self.sync_way(&self.images())?;
-            self.sync_dir(&self.masks())?;
+            self.sync_way(&self.masks())?;
         }
         match self.fs.remove_dir_all(&staging) {
             Err(e) if e.kind() != io::ErrorKind::NotFound && e.kind() != io::ErrorKind::DirectoryNotEmpty => {
