@@ -35,7 +35,8 @@ pub async fn run(
     drain: &CancellationToken,
     exit_when_done: bool,
 ) -> Result<AllReport, NodeError> {
-    // Settings are checked before anything is published.
+    // What cannot work is said before anything is started.
+    parts::parcels(config, parts::classes(config)?)?;
     let store = parts::store(config)?;
     broker.create_topics(&parts::topics(config)).await?;
     let (stop_worker, stop_monitor) = (drain.child_token(), drain.child_token());

@@ -64,7 +64,14 @@ impl DiskStore {
 
     /// The same over another file system.
     pub fn over(fs: Arc<dyn FileSystem>, root: impl Into<PathBuf>, require_marker: bool, names_the_run: bool) -> Self {
-        Self { root: root.into(), require_marker, names_the_run, bound: Mutex::default(), lasting: Mutex::default(), fs }
+        Self {
+            root: root.into(),
+            require_marker,
+            names_the_run,
+            bound: Mutex::default(),
+            lasting: Mutex::default(),
+            fs,
+        }
     }
 
     /// The directory.
