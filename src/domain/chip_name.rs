@@ -94,7 +94,7 @@ impl NameTemplate {
         match pieces.first() {
             None => Err(TemplateError::Hidden),
             Some(Piece::Text(t)) if t.starts_with('.') => Err(TemplateError::Hidden),
-            _ if !has("parcel") && !(has("task") && has("chip")) => Err(TemplateError::NotUnique),
+            _ if !(has("parcel") || has("task") && has("chip")) => Err(TemplateError::NotUnique),
             _ => Ok(Self(pieces)),
         }
     }
