@@ -254,6 +254,8 @@ fn impossible_values_are_refused() {
         "stac.seasons.random = [\"2023-03-01\", \"2023-03-02\"]",
         "chips.size = 250",
         "chips.resolution = 15",
+        "chips.resolution = 20",
+        "chips.bands = [\"B05\", \"B12\"]",
         "chips.bands = [\"B02\", \"B02\"]",
         "chips.bands = [\"B99\"]",
         "chips.max_nodata_fraction = 1.1",
@@ -272,6 +274,7 @@ fn impossible_values_are_refused() {
         assert!(toml(text).is_err(), "accepted: {text}");
     }
     for text in [
+        "chips.bands = [\"B05\", \"B12\"]\nchips.resolution = 20",
         "output.name_template = \"class{class}_parcel{parcel}\"",
         "output.name_template = \"task{task}_class{class}_chip{chip}\"",
         "sampling.mode = \"basic\"\nsampling.probabilities = {}",

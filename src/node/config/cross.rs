@@ -6,6 +6,7 @@
 use super::error::ConfigError;
 use super::sections::{Compression, RANDOM_SEASON, SamplingMode};
 use super::{Config, ConfigErrors};
+use crate::domain::band::Band;
 
 /// What a part of the program cannot do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,7 @@ impl Config {
     pub(super) fn conflicts(&self) -> Vec<ConfigError> {
         let mut found = self.topic_conflicts();
         found.extend(self.season_conflicts());
+        found.extend(self.resolution_conflict());
         if self.parcels.code_column().is_none() && self.parcels.name_column().is_none() {
             found.push(
                 self.conflict("parcels.code_column", "is empty like parcels.name_column; one of the two is needed"),
@@ -73,6 +75,14 @@ impl Config {
             Some(self.conflict(key, &format!("is the same topic as {other}; each needs its own")))
         };
         topics.iter().enumerate().filter_map(twice).collect()
+    }
+
+    /// Chips have the grid of their finest band; no band is ever made coarser.
+    fn resolution_conflict(&self) -> Option<ConfigError> {
+        let bands = self.chips.bands.iter().filter_map(|name| name.parse::<Band>().ok());
+        let finest = bands.map(Band::gsd).min()?;
+        let problem = format!("is not {finest}, the edge of a pixel of the finest of chips.bands, in metres");
+        (finest != self.chips.resolution).then(|| self.conflict("chips.resolution", &problem))
     }
 
     fn season_conflicts(&self) -> Vec<ConfigError> {
