@@ -44,20 +44,26 @@ pub async fn run(
     let report = all::run(&config, broker, drain, true).await;
     let dataset = config.output.dir.clone();
     let sheet = demo.out.join("contact-sheet.png");
-    if report.is_ok() {
+    let true_colour = config.chips.bands.starts_with(&["B02".into(), "B03".into(), "B04".into()]);
+    if !true_colour {
+        tracing::warn!("no contact sheet: it shows true colours, and chips.bands does not begin with B02, B03, B04");
+    }
+    if report.is_ok() && true_colour {
         let (from, to) = (dataset.clone(), sheet.clone());
         let drawn = tokio::task::spawn_blocking(move || contact_sheet::write(&from, &CLASS_STYLES, SHEET_CHIPS, &to));
         drawn.await.map_err(|_| NodeError::Stopped("drawing the contact sheet panicked".into()))??;
     }
     let report = report?;
     super::say(&format!(
-        "\n{} chips of {} tasks\ndataset        {}\ncontact sheet  {}\ncheck it with  node verify {}",
+        "\n{} chips of {} tasks\ndataset        {}",
         report.progress.chips,
         report.progress.tasks_done,
-        dataset.display(),
-        sheet.display(),
         dataset.display()
     ));
+    if true_colour {
+        super::say(&format!("contact sheet  {}", sheet.display()));
+    }
+    super::say(&format!("check it with  node verify {}", dataset.display()));
     if demo.serve {
         super::say(&format!("serving STAC and scenes at {} until interrupted", server.url()));
         drain.cancelled().await;
