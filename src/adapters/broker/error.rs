@@ -51,6 +51,15 @@ pub enum BrokerError {
         /// What it said.
         why: String,
     },
+    /// The broker's certificate did not convince us.
+    #[error(
+        "the broker's certificate is not trusted ({why}): check kafka.properties (ssl.ca.location) and that the \
+         certificate names the host in kafka.bootstrap_servers"
+    )]
+    Untrusted {
+        /// What the client library said.
+        why: String,
+    },
     /// A property that cannot be used.
     #[error("kafka.properties.{key}: {why}")]
     Property {
@@ -96,6 +105,7 @@ impl BrokerError {
             | Self::UnknownTopic { .. }
             | Self::UnknownPartition { .. }
             | Self::Denied { .. }
+            | Self::Untrusted { .. }
             | Self::Property { .. }
             | Self::Closed { .. } => Severity::Fatal,
         }

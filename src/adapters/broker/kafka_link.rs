@@ -34,7 +34,7 @@ pub(super) struct Link {
 struct State {
     down: Option<(Instant, SystemTime)>,
     last: String,
-    denied: Option<String>,
+    denied: Option<BrokerError>,
     said: Option<Instant>,
     suspect: bool,
     heard: Option<Instant>,
@@ -99,15 +99,26 @@ impl Link {
         why.clone_into(&mut state.last);
     }
 
-    fn deny(&self, why: &str) {
-        self.lock().denied.get_or_insert_with(|| why.to_owned());
+    /// Ends the trying. The first reason stays.
+    fn deny(&self, error: BrokerError) {
+        self.lock().denied.get_or_insert(error);
+    }
+
+    /// A handshake failed. A certificate that was never good is a wrong setting; one that was good before is an outage,
+    /// as when brokers are given new ones.
+    fn handshake_failed(&self, why: &str) {
+        let never_heard = self.lock().heard.is_none();
+        if never_heard && why.contains("certificate") && why.contains("verif") {
+            self.deny(BrokerError::Untrusted { why: why.to_owned() });
+        }
+        self.suspect(why);
     }
 
     /// The error to end with, if it is time to.
     pub(super) fn verdict(&self) -> Result<(), BrokerError> {
         let state = self.lock();
-        if let Some(why) = &state.denied {
-            return Err(BrokerError::Denied { why: why.clone() });
+        if let Some(error) = &state.denied {
+            return Err(error.clone());
         }
         match state.down {
             Some((since, _)) if since.elapsed() >= self.give_up_after => {
@@ -228,14 +239,17 @@ impl ClientContext for KafkaContext {
         match error.rdkafka_error_code() {
             Some(Code::PartitionEOF) => {}
             Some(code) if is_denial(code) => {
-                tracing::error!(reason, "the Kafka broker refuses access");
-                self.link.deny(reason);
+                tracing::debug!(reason, "the Kafka broker refuses access");
+                self.link.deny(BrokerError::Denied { why: reason.to_owned() });
+            }
+            Some(Code::SSL) => {
+                tracing::debug!(reason, "librdkafka");
+                self.link.handshake_failed(reason);
             }
             Some(
                 Code::AllBrokersDown
                 | Code::BrokerTransportFailure
                 | Code::Resolve
-                | Code::SSL
                 | Code::OperationTimedOut,
             ) => {
                 self.link.suspect(reason);
