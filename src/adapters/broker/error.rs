@@ -11,7 +11,8 @@ use crate::domain::failure::Severity;
 pub enum BrokerError {
     /// No broker answered for the whole time that is configured for it.
     #[error(
-        "no Kafka broker at {servers} answered for {seconds} s (last: {last}): is it running and is kafka.bootstrap_servers right?"
+        "no Kafka broker at {servers} answered for {seconds} s (last: {last}): is it running and is \
+         kafka.bootstrap_servers right? A listener with TLS or SASL needs security.protocol in kafka.properties"
     )]
     Unreachable {
         /// The bootstrap addresses tried.

@@ -246,12 +246,7 @@ impl ClientContext for KafkaContext {
                 tracing::debug!(reason, "librdkafka");
                 self.link.handshake_failed(reason);
             }
-            Some(
-                Code::AllBrokersDown
-                | Code::BrokerTransportFailure
-                | Code::Resolve
-                | Code::OperationTimedOut,
-            ) => {
+            Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => {
                 self.link.suspect(reason);
                 tracing::debug!(reason, "librdkafka");
             }
