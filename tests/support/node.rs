@@ -144,7 +144,10 @@ impl World {
         let (out, err) = (self.at(&format!("node{number}.out")), self.at(&format!("node{number}.err")));
         let file = self.at("node.toml");
         let text: String = self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
-        fs::write(&file, text).unwrap();
+        // Nodes that were started a moment ago may be reading it: they find the old one or the new one, whole.
+        let next = self.at(&format!("node{number}.toml"));
+        fs::write(&next, text).unwrap();
+        fs::rename(&next, &file).unwrap();
         let words: Vec<&str> = program.iter().copied().chain([env!("CARGO_BIN_EXE_node")]).collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);

@@ -73,7 +73,7 @@ impl Link {
                 servers = self.servers,
                 since_s = since.elapsed().as_secs(),
                 give_up_after_s = self.give_up_after.as_secs(),
-                last = state.last,
+                last = said_last(&state.last),
                 "no Kafka broker answers: still trying"
             );
         }
@@ -130,8 +130,7 @@ impl Link {
     }
 
     pub(super) fn unreachable(&self) -> BrokerError {
-        let last = self.lock().last.clone();
-        let last = if last.is_empty() { "no answer".into() } else { last };
+        let last = said_last(&self.lock().last).to_owned();
         BrokerError::Unreachable { servers: self.servers.clone(), seconds: self.give_up_after.as_secs(), last }
     }
 
@@ -161,6 +160,11 @@ impl Link {
             c => BrokerError::Refused { what: what.into(), why: c.to_string(), severity: Severity::Fatal },
         }
     }
+}
+
+/// A network that loses everything in silence leaves the library without words.
+fn said_last(last: &str) -> &str {
+    if last.is_empty() { "no answer" } else { last }
 }
 
 fn is_denial(code: Code) -> bool {
