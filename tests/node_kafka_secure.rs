@@ -4,7 +4,7 @@
 //! exit code 1 at once, says which keys to look at, and commits nothing; and nothing that a node ever prints, at any
 //! level, holds the password. Certificates are made by `openssl` for each test. Needs `KAFKA_BOOTSTRAP` only as the sign
 //! that Kafka may be run; the broker is one of the test's own.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 #[path = "support/brokers.rs"]
 mod brokers;
@@ -156,6 +156,7 @@ fn kafka_refuses_a_wrong_login_and_is_refused_with_a_wrong_certificate() {
         for node in commands.map(|command| cluster.start(command)) {
             let ended = node.ends(1);
             ended.says(&[says, "kafka.properties", keys]);
+            println!("{}", ended.err.trim());
             assert!(ended.err.lines().count() < 6, "said once, not at every attempt:\n{}", ended.err);
         }
         assert!(since.elapsed() < Duration::from_secs(30), "no reason to wait: {:?}", since.elapsed());
