@@ -23,6 +23,21 @@ impl Tmpfs {
         mount(&["-o", &format!("remount,{options}")], &self.0);
     }
 
+    /// Makes it read-only under those who write to it. The system refuses while a file is open for writing, so this
+    /// waits for a moment between two files.
+    pub fn make_read_only(&self) {
+        let since = std::time::Instant::now();
+        let remount = || Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).output().unwrap();
+        loop {
+            let said = remount();
+            if said.status.success() {
+                return;
+            }
+            assert!(since.elapsed().as_secs() < 30, "{}", String::from_utf8_lossy(&said.stderr));
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.0
     }

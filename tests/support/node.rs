@@ -79,8 +79,13 @@ impl World {
 
     /// The tiny region's parcels, and the scenes below `root`.
     pub fn serving(root: &Path) -> Self {
+        Self::serving_at(root, [127, 0, 0, 1].into())
+    }
+
+    /// The same from another address of this machine.
+    pub fn serving_at(root: &Path, address: std::net::IpAddr) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let server = runtime.block_on(DemoServer::start(root, ([127, 0, 0, 1], 0).into())).unwrap();
+        let server = runtime.block_on(DemoServer::start(root, (address, 0).into())).unwrap();
         let dir = TempDir::with_prefix("node-").unwrap();
         let quoted = |path: &Path| format!("{:?}", path.display().to_string());
         let output = dir.path().join("output");
@@ -130,12 +135,22 @@ impl World {
 
     /// The same, with environment variables.
     pub fn start_with(&self, args: &[&str], env: &[(&str, &str)]) -> Node {
+        self.start_under(&[], args, env)
+    }
+
+    /// The same by way of another program, which must become the node: `ip netns exec NAME`, `nice`, …
+    pub fn start_under(&self, program: &[&str], args: &[&str], env: &[(&str, &str)]) -> Node {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let (out, err) = (self.at(&format!("node{number}.out")), self.at(&format!("node{number}.err")));
         let file = self.at("node.toml");
         let text: String = self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
-        fs::write(&file, text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
+        // Nodes that were started a moment ago may be reading it: they find the old one or the new one, whole.
+        let next = self.at(&format!("node{number}.toml"));
+        fs::write(&next, text).unwrap();
+        fs::rename(&next, &file).unwrap();
+        let words: Vec<&str> = program.iter().copied().chain([env!("CARGO_BIN_EXE_node")]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         std::env::vars().filter(|(k, _)| k.starts_with("NODE__") || k == "RUST_LOG" || k == "NO_COLOR").for_each(
             |(k, _)| {
                 command.env_remove(k);
@@ -171,6 +186,13 @@ impl World {
     /// The dataset: path below the output directory and hash of every image and mask.
     pub fn dataset(&self) -> Pairs {
         pairs(&self.output())
+    }
+
+    /// Everything that its nodes have said so far, on both outputs.
+    pub fn said(&self) -> String {
+        let spoken = |p: &PathBuf| p.extension().is_some_and(|e| e == "out" || e == "err");
+        let files = fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().path()).filter(spoken);
+        files.map(|f| String::from_utf8_lossy(&fs::read(f).unwrap()).into_owned()).collect()
     }
 
     /// Finished tasks.

@@ -11,7 +11,8 @@ use crate::domain::failure::Severity;
 pub enum BrokerError {
     /// No broker answered for the whole time that is configured for it.
     #[error(
-        "no Kafka broker at {servers} answered for {seconds} s (last: {last}): is it running and is kafka.bootstrap_servers right?"
+        "no Kafka broker at {servers} answered for {seconds} s (last: {last}): is it running and is \
+         kafka.bootstrap_servers right? A listener with TLS or SASL needs security.protocol in kafka.properties"
     )]
     Unreachable {
         /// The bootstrap addresses tried.
@@ -49,6 +50,15 @@ pub enum BrokerError {
     #[error("the broker refused access ({why}): check kafka.properties (security.protocol, sasl.*) and the ACLs")]
     Denied {
         /// What it said.
+        why: String,
+    },
+    /// The broker's certificate did not convince us.
+    #[error(
+        "the broker's certificate is not trusted ({why}): check kafka.properties (ssl.ca.location) and that the \
+         certificate names the host in kafka.bootstrap_servers"
+    )]
+    Untrusted {
+        /// What the client library said.
         why: String,
     },
     /// A property that cannot be used.
@@ -96,6 +106,7 @@ impl BrokerError {
             | Self::UnknownTopic { .. }
             | Self::UnknownPartition { .. }
             | Self::Denied { .. }
+            | Self::Untrusted { .. }
             | Self::Property { .. }
             | Self::Closed { .. } => Severity::Fatal,
         }

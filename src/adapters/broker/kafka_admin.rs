@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::groups::GroupMemberInfo;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
@@ -167,8 +167,7 @@ impl Asker {
     pub(super) fn describe_one(&self, topic: &str, offsets: bool) -> Result<Option<TopicInfo>, BrokerError> {
         let _events = self.client.poll(Duration::ZERO);
         let what = format!("describing topic `{topic}`");
-        let metadata = self.client.fetch_metadata(Some(topic), self.timeout);
-        let metadata = metadata.map_err(|e| self.link.error(&what, topic, &e))?;
+        let metadata = self.ask(&what, topic, |timeout| self.client.fetch_metadata(Some(topic), timeout))?;
         self.link.up();
         let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
         match found.error().map(Code::from) {
@@ -187,26 +186,36 @@ impl Asker {
         Ok(Some(TopicInfo { name: topic.to_owned(), partitions }))
     }
 
-    /// Oldest and next offset. A partition that has just been made, or whose leader moves, is asked again: the library
-    /// gives such an answer as it is.
+    /// Oldest and next offset.
     fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), BrokerError> {
         let what = format!("asking for the offsets of `{topic}` [{partition}]");
+        self.ask(&what, topic, |timeout| self.client.fetch_watermarks(topic, partition, timeout))
+    }
+
+    /// Asks, and asks again while partitions move to another broker or one is lost: the library gives such answers as
+    /// they are. `call` takes the time that is left.
+    fn ask<T>(
+        &self,
+        what: &str,
+        topic: &str,
+        mut call: impl FnMut(Duration) -> KafkaResult<T>,
+    ) -> Result<T, BrokerError> {
         let until = Instant::now() + self.timeout;
         loop {
-            match self.client.fetch_watermarks(topic, partition, self.timeout) {
-                Ok(ends) => return Ok(ends),
+            match call(until.saturating_duration_since(Instant::now()).max(LOOK)) {
+                Ok(answer) => return Ok(answer),
                 Err(e) if e.rdkafka_error_code().is_some_and(is_moving) && Instant::now() < until => {
+                    self.link.verdict()?;
                     std::thread::sleep(LOOK);
                 }
-                Err(e) => return Err(self.link.error(&what, topic, &e)),
+                Err(e) => return Err(self.link.error(what, topic, &e)),
             }
         }
     }
 
     /// All topics but the cluster's own.
     pub(super) fn list(&self) -> Result<Vec<String>, BrokerError> {
-        let metadata = self.client.fetch_metadata(None, self.timeout);
-        let metadata = metadata.map_err(|e| self.link.error("listing topics", "", &e))?;
+        let metadata = self.ask("listing topics", "", |timeout| self.client.fetch_metadata(None, timeout))?;
         let names = metadata.topics().iter().map(|t| t.name().to_owned());
         let mut names: Vec<String> = names.filter(|name| !name.starts_with("__")).collect();
         names.sort();
@@ -232,9 +241,8 @@ impl Asker {
         if list.count() == 0 {
             return Ok(Vec::new());
         }
-        let committed = group.committed_offsets(list, self.timeout);
-        let committed =
-            committed.map_err(|e| self.link.error("asking for committed offsets", &topics.join(","), &e))?;
+        let what = "asking for committed offsets";
+        let committed = self.ask(what, &topics.join(","), |timeout| group.committed_offsets(list.clone(), timeout))?;
         let mut lags = Vec::new();
         for info in infos {
             for p in info.partitions {
@@ -255,8 +263,7 @@ impl Asker {
     /// The members of a group.
     pub(super) fn members(&self, group: &str) -> Result<Vec<GroupMember>, BrokerError> {
         let what = format!("describing group `{group}`");
-        let list = self.client.fetch_group_list(Some(group), self.timeout);
-        let list = list.map_err(|e| self.link.error(&what, "", &e))?;
+        let list = self.ask(&what, "", |timeout| self.client.fetch_group_list(Some(group), timeout))?;
         let found = list.groups().iter().find(|g| g.name() == group);
         let mut members: Vec<GroupMember> = found.into_iter().flat_map(|g| g.members()).map(member).collect();
         members.sort_by(|a, b| (&a.client, &a.member).cmp(&(&b.client, &b.member)));
@@ -265,7 +272,19 @@ impl Asker {
 }
 
 fn is_moving(code: Code) -> bool {
-    matches!(code, Code::NotLeaderForPartition | Code::LeaderNotAvailable | Code::FencedLeaderEpoch)
+    matches!(
+        code,
+        Code::NotLeaderForPartition
+            | Code::LeaderNotAvailable
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::NotCoordinator
+            | Code::CoordinatorNotAvailable
+            | Code::CoordinatorLoadInProgress
+            | Code::BrokerTransportFailure
+            | Code::BrokerDestroy
+            | Code::DestroyBroker
+    )
 }
 
 fn is_leaderless(error: Option<RDKafkaRespErr>) -> bool {

@@ -63,6 +63,9 @@ pub const RESERVED: [(&str, &str); 21] = [
     ("sasl.oauthbearer.config", "only sasl.oauthbearer.method=oidc is supported: leave it out"),
 ];
 
+/// Properties that name a file or directory of this machine.
+const FILES: [&str; 4] = ["ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.keystore.location"];
+
 /// What a client is for.
 #[derive(Clone, Copy)]
 pub(super) enum Role<'a> {
@@ -79,13 +82,20 @@ pub(super) enum Role<'a> {
 }
 
 impl KafkaConfig {
-    /// Refuses properties that would break the contract.
+    /// Refuses properties that would break the contract, and files that are not there: the client library names neither
+    /// the property nor the file.
     pub(super) fn check(&self) -> Result<(), BrokerError> {
-        let broken = RESERVED.iter().find(|(key, _)| self.properties.contains_key(*key));
-        match broken {
-            Some((key, why)) => Err(BrokerError::Property { key: (*key).into(), why: (*why).into() }),
-            None => Ok(()),
+        if let Some((key, why)) = RESERVED.iter().find(|(key, _)| self.properties.contains_key(*key)) {
+            return Err(BrokerError::Property { key: (*key).into(), why: (*why).into() });
         }
+        for key in FILES {
+            // "probe" has the library look for the system's certificates.
+            let Some(path) = self.properties.get(key).filter(|path| *path != "probe") else { continue };
+            if let Err(error) = std::fs::metadata(path) {
+                return Err(BrokerError::Property { key: key.into(), why: format!("{path}: {error}") });
+            }
+        }
+        Ok(())
     }
 
     /// Configuration of one client.

@@ -34,7 +34,7 @@ pub(super) struct Link {
 struct State {
     down: Option<(Instant, SystemTime)>,
     last: String,
-    denied: Option<String>,
+    denied: Option<BrokerError>,
     said: Option<Instant>,
     suspect: bool,
     heard: Option<Instant>,
@@ -73,7 +73,7 @@ impl Link {
                 servers = self.servers,
                 since_s = since.elapsed().as_secs(),
                 give_up_after_s = self.give_up_after.as_secs(),
-                last = state.last,
+                last = said_last(&state.last),
                 "no Kafka broker answers: still trying"
             );
         }
@@ -99,15 +99,26 @@ impl Link {
         why.clone_into(&mut state.last);
     }
 
-    fn deny(&self, why: &str) {
-        self.lock().denied.get_or_insert_with(|| why.to_owned());
+    /// Ends the trying. The first reason stays.
+    fn deny(&self, error: BrokerError) {
+        self.lock().denied.get_or_insert(error);
+    }
+
+    /// A handshake failed. A certificate that was never good is a wrong setting; one that was good before is an outage,
+    /// as when brokers are given new ones.
+    fn handshake_failed(&self, why: &str) {
+        let never_heard = self.lock().heard.is_none();
+        if never_heard && why.contains("certificate") && why.contains("verif") {
+            self.deny(BrokerError::Untrusted { why: why.to_owned() });
+        }
+        self.suspect(why);
     }
 
     /// The error to end with, if it is time to.
     pub(super) fn verdict(&self) -> Result<(), BrokerError> {
         let state = self.lock();
-        if let Some(why) = &state.denied {
-            return Err(BrokerError::Denied { why: why.clone() });
+        if let Some(error) = &state.denied {
+            return Err(error.clone());
         }
         match state.down {
             Some((since, _)) if since.elapsed() >= self.give_up_after => {
@@ -119,8 +130,7 @@ impl Link {
     }
 
     pub(super) fn unreachable(&self) -> BrokerError {
-        let last = self.lock().last.clone();
-        let last = if last.is_empty() { "no answer".into() } else { last };
+        let last = said_last(&self.lock().last).to_owned();
         BrokerError::Unreachable { servers: self.servers.clone(), seconds: self.give_up_after.as_secs(), last }
     }
 
@@ -150,6 +160,11 @@ impl Link {
             c => BrokerError::Refused { what: what.into(), why: c.to_string(), severity: Severity::Fatal },
         }
     }
+}
+
+/// A network that loses everything in silence leaves the library without words.
+fn said_last(last: &str) -> &str {
+    if last.is_empty() { "no answer" } else { last }
 }
 
 fn is_denial(code: Code) -> bool {
@@ -228,16 +243,14 @@ impl ClientContext for KafkaContext {
         match error.rdkafka_error_code() {
             Some(Code::PartitionEOF) => {}
             Some(code) if is_denial(code) => {
-                tracing::error!(reason, "the Kafka broker refuses access");
-                self.link.deny(reason);
+                tracing::debug!(reason, "the Kafka broker refuses access");
+                self.link.deny(BrokerError::Denied { why: reason.to_owned() });
             }
-            Some(
-                Code::AllBrokersDown
-                | Code::BrokerTransportFailure
-                | Code::Resolve
-                | Code::SSL
-                | Code::OperationTimedOut,
-            ) => {
+            Some(Code::SSL) => {
+                tracing::debug!(reason, "librdkafka");
+                self.link.handshake_failed(reason);
+            }
+            Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => {
                 self.link.suspect(reason);
                 tracing::debug!(reason, "librdkafka");
             }
