@@ -289,3 +289,29 @@ impl ConsumerContext for KafkaContext {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    const DISTRUST: &str = "SSL handshake failed: certificate verify failed: broker certificate could not be verified";
+
+    #[test]
+    fn a_certificate_that_was_never_good_ends_the_trying() {
+        let link = Link::new("b:1", Duration::from_secs(60));
+        link.handshake_failed("SSL handshake failed: connection closed");
+        assert_eq!(link.verdict(), Ok(()), "a broker that starts may close a connection");
+        link.handshake_failed(DISTRUST);
+        assert!(matches!(link.verdict(), Err(BrokerError::Untrusted { why }) if why == DISTRUST));
+    }
+
+    #[test]
+    fn a_certificate_that_was_good_before_is_an_outage() {
+        let link = Link::new("b:1", Duration::from_secs(60));
+        link.up();
+        link.handshake_failed(DISTRUST);
+        assert!(link.is_doubtful());
+        assert_eq!(link.verdict(), Ok(()));
+    }
+}
