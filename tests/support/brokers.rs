@@ -66,7 +66,9 @@ impl Brokers {
     pub fn kill(&self, node: u8) {
         let pid = std::fs::read_to_string(self.dir().join(format!("node-{node}/pid"))).unwrap();
         assert!(Command::new("kill").args(["-KILL", pid.trim()]).status().unwrap().success());
-        while Path::new("/proc").join(pid.trim()).join("exe").exists() {
+        // Dead, or gone: only then its sockets are closed too.
+        let stat = format!("/proc/{}/stat", pid.trim());
+        while std::fs::read_to_string(&stat).is_ok_and(|s| !s.contains(") Z ")) {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }
