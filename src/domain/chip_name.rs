@@ -99,11 +99,6 @@ impl NameTemplate {
         }
     }
 
-    /// Whether the names depend on who writes the chip.
-    pub fn names_the_worker(&self) -> bool {
-        self.0.contains(&Piece::Slot("worker"))
-    }
-
     /// Whether chips of different runs can share a directory.
     pub fn names_the_run(&self) -> bool {
         self.0.contains(&Piece::Slot("run"))
@@ -154,7 +149,7 @@ mod tests {
     fn the_default_gives_the_original_names() {
         let t = NameTemplate::parse(DEFAULT_TEMPLATE).unwrap();
         assert_eq!(t.name(&PARTS), "workerw-1_task42_class3_chip7");
-        assert!(t.names_the_worker() && !t.names_the_run());
+        assert!(!t.names_the_run());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Contract: everything is logged through `tracing` to standard error, so standard output stays free for
 //! what a command prints. `RUST_LOG`, when set, is used instead of `log.filter`. Colours only for people:
 //! text form, a terminal, no `NO_COLOR`. JSON is one object per line with the fields of the event and of
-//! the spans around it. Events about a task carry `task_id`, `worker` and `stage` (see [`task_span`]).
+//! the spans around it. Events about a task carry `task_id` and `worker`, from
+//! the span the intake opens; failures name their `stage`. [`task_span`] has all three.
 //! Trap: a process has one log; the second [`init`] is refused.
 
 use std::io::IsTerminal;

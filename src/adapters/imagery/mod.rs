@@ -170,11 +170,6 @@ impl Imagery {
         &self.stats
     }
 
-    /// Bytes of decoded blocks in the cache.
-    pub fn cached_bytes(&self) -> u64 {
-        self.blocks.weight()
-    }
-
     /// The header of the COG at `href`, from the cache or by one small read; concurrent callers share
     /// the read.
     ///
