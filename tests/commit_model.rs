@@ -62,6 +62,7 @@ fn attempt(store: &DiskStore, worker: usize) -> Result<String, StoreError> {
             epsg: 32630,
             grid: PixelGrid { x0: 0.0, y0: 0.0, res: 10.0, width: 1, height: 1 },
             pixels: Vec::new(),
+            provenance: satellite_pipeline::domain::provenance::Provenance::default(),
             image,
             mask,
         });

@@ -21,6 +21,7 @@ use crate::domain::label_index::{Label, LabelIndex};
 use crate::domain::labels::{Scratch, histogram};
 use crate::domain::manifest::{ChipRecord, FileRecord, Rejection};
 use crate::domain::parcel::Parcel;
+use crate::domain::provenance::Provenance;
 
 /// What the rasteriser needs.
 #[derive(Clone)]
@@ -149,6 +150,11 @@ impl Encoding {
             epsg,
             grid,
             pixels: (0..=255).zip(counts).filter(|(_, n)| *n > 0).collect(),
+            provenance: Provenance {
+                product_uri: from.scene.product_uri.clone(),
+                baseline: from.scene.baseline.clone(),
+                ..Provenance::default()
+            },
             image: pending(),
             mask: pending(),
         };

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chip_name::is_safe_stem;
 use super::classes::ClassId;
+use super::provenance::Provenance;
 use super::result::TaskResult;
 use super::scene::PixelGrid;
 use super::task::{TaskKey, is_safe_run_id};
@@ -61,6 +62,9 @@ pub struct ChipRecord {
     pub grid: PixelGrid,
     /// Pixels of each mask value that occurs: `[[0, 60000], [5, 5536]]`.
     pub pixels: Vec<(u8, u32)>,
+    /// Where the pixels and labels come from.
+    #[serde(default)]
+    pub provenance: Provenance,
     /// The image file.
     pub image: FileRecord,
     /// The mask file.

@@ -136,6 +136,7 @@ fn written(fan: &Arc<Fan>, chip: u32) -> WriteChip {
         epsg: 32631,
         grid: grid(32631, CENTRE),
         pixels: vec![(5, 4096)],
+        provenance: satellite_pipeline::domain::provenance::Provenance::default(),
         image: pending.clone(),
         mask: pending,
     };

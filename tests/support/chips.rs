@@ -42,6 +42,7 @@ pub fn record(name: &str, parcel: i64) -> ChipRecord {
         epsg: 32630,
         grid: PixelGrid { x0: 600_000.0, y0: 4_500_000.0, res: 10.0, width: 256, height: 256 },
         pixels: vec![(0, 65_000), (5, 536)],
+        provenance: satellite_pipeline::domain::provenance::Provenance::default(),
         image: file_record(&image),
         mask: file_record(&mask),
     }
