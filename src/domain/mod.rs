@@ -1,6 +1,7 @@
 //! Pure rules of the pipeline: no clock, no files, no network, no entropy, no runtime.
 
 pub mod band;
+pub mod cell;
 pub mod chip_name;
 pub mod class_table;
 pub mod classes;
@@ -13,6 +14,7 @@ pub mod label_index;
 pub mod labels;
 pub mod ledger;
 pub mod manifest;
+pub mod outcome;
 pub mod parcel;
 pub mod partition;
 pub mod plan;
@@ -28,4 +30,6 @@ pub mod scene_query;
 pub mod season;
 pub mod tally;
 pub mod task;
+pub mod throughput;
+pub mod view;
 pub mod window;

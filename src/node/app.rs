@@ -9,6 +9,9 @@ use std::process::ExitCode;
 use super::cli::{Action, Invocation, Role, TopicsAction};
 use super::config::{Config, Need, process_env};
 use super::error::NodeError;
+use super::log_tap::LogTap;
+use super::master::Bars;
+use super::monitor::Watch;
 use super::topics::{Consent, TopicsCommand};
 use super::{all, demo, dlq, group, master, monitor, parts, plan, shutdown, telemetry, topics, verify, worker};
 use crate::demo::server::DemoServer;
@@ -29,7 +32,7 @@ fn start(invocation: Invocation) -> Result<(), NodeError> {
     crate::adapters::failpoint::arm();
     let Invocation { files, sets, action } = invocation;
     let config = Config::load(&files, process_env(), &sets)?;
-    telemetry::init(&config.log).map_err(|e| NodeError::Setting { key: "log.filter", why: e.to_string() })?;
+    let log = telemetry::init(&config.log).map_err(|e| NodeError::Setting { key: "log.filter", why: e.to_string() })?;
     crate::adapters::crs::log_gdal_errors();
     match &action {
         Action::Config { explain } => return show_config(&config, *explain),
@@ -44,7 +47,7 @@ fn start(invocation: Invocation) -> Result<(), NodeError> {
         )]
         builder.enable_all().worker_threads(2).thread_name("reactor").build().expect("a thread for the reactor")
     };
-    actix::System::with_tokio_rt(runtime).block_on(run(config, files, sets, action))
+    actix::System::with_tokio_rt(runtime).block_on(run(config, log, files, sets, action))
 }
 
 fn show_config(config: &Config, explain: bool) -> Result<(), NodeError> {
@@ -55,19 +58,20 @@ fn show_config(config: &Config, explain: bool) -> Result<(), NodeError> {
 
 async fn run(
     config: Config,
+    log: LogTap,
     files: Vec<std::path::PathBuf>,
     sets: Vec<String>,
     action: Action,
 ) -> Result<(), NodeError> {
     let drain = shutdown::watch()?;
     match action {
-        Action::Role { role, exit_when_done } => play(&config, role, exit_when_done, &drain).await,
-        Action::Demo(asked) => demo::run(&asked, &files, &sets, &drain).await,
+        Action::Role { role, exit_when_done } => play(&config, log, role, exit_when_done, &drain).await,
+        Action::Demo(asked) => demo::run(&asked, &files, &sets, log, &drain).await,
         Action::Plan { json } => {
             config.require(&[Need::Parcels])?;
             let classes = parts::classes(&config)?;
             let source = parts::parcels(&config, classes.clone())?;
-            let made = master::plan(&config, source, &classes, &drain).await?;
+            let made = master::plan(&config, source, &classes, Bars::Shown, &drain).await?;
             let mut out = std::io::stdout().lock();
             let shown = if json {
                 plan::as_json(&made).map_err(Into::into).and_then(|json| writeln!(out, "{json}"))
@@ -116,6 +120,7 @@ async fn run(
 
 async fn play(
     config: &Config,
+    log: LogTap,
     role: Role,
     exit_when_done: bool,
     drain: &tokio_util::sync::CancellationToken,
@@ -124,7 +129,7 @@ async fn play(
         Role::Master => {
             config.require(&[Need::Parcels, Need::Broker])?;
             let broker = parts::broker(config, "master").await?;
-            let plan = master::run(config, broker, drain).await?;
+            let plan = master::run(config, broker, Bars::Shown, drain).await?;
             plan::print_plan(&plan, &mut std::io::stdout()).map_err(NodeError::system("writing the plan"))
         }
         Role::Worker => {
@@ -135,12 +140,12 @@ async fn play(
         Role::Monitor => {
             config.require(&[Need::Broker])?;
             let broker = parts::broker(config, "monitor").await?;
-            monitor::run(config, broker, drain, exit_when_done).await.map(|_| ())
+            monitor::run(config, broker, drain, Watch { exit_when_done, alone: true, log }).await.map(|_| ())
         }
         Role::All => {
             config.require(&[Need::Parcels])?;
             let broker = parts::broker(config, "all").await?;
-            all::run(config, broker, drain, exit_when_done).await.map(|_| ())
+            all::run(config, broker, drain, Watch { exit_when_done, alone: false, log }).await.map(|_| ())
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use super::config::LogFormat;
+use super::config::{LogFormat, Ui};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -223,6 +223,9 @@ struct Cli {
     /// End when the work is done
     #[arg(long)]
     exit_when_done: bool,
+    /// How the monitor shows itself (monitor.ui)
+    #[arg(long, value_enum)]
+    ui: Option<Ui>,
     #[command(flatten)]
     common: Common,
     #[command(subcommand)]
@@ -316,8 +319,8 @@ impl Invocation {
         let cli = Cli::try_parse_from(args)?;
         let (action, inner) = match (cli.role, cli.command) {
             (Some(_), Some(_)) => return Err(usage("--role and a subcommand cannot be used together")),
-            (None, Some(_)) if cli.worker_id.is_some() || cli.exit_when_done => {
-                return Err(usage("--worker-id and --exit-when-done go with --role, not with a subcommand"));
+            (None, Some(_)) if cli.worker_id.is_some() || cli.exit_when_done || cli.ui.is_some() => {
+                return Err(usage("--worker-id, --exit-when-done and --ui go with --role, not with a subcommand"));
             }
             (None, None) => return Err(usage("what should the node do? give --role, or a subcommand")),
             (Some(role), None) => (Action::Role { role, exit_when_done: cli.exit_when_done }, Common::default()),
@@ -325,6 +328,7 @@ impl Invocation {
         };
         let mut sets = [cli.common.set, inner.set].concat();
         sets.extend(inner.log.or(cli.common.log).map(|format| format!("log.format={}", word(format))));
+        sets.extend(cli.ui.and_then(|ui| ui.to_possible_value()).map(|ui| format!("monitor.ui={}", ui.get_name())));
         sets.extend(cli.worker_id.map(|id| format!("worker.id={id}")));
         Ok(Self { files: [cli.common.config, inner.config].concat(), sets, action })
     }
@@ -388,6 +392,7 @@ mod tests {
             ok("node --role worker --config a.toml --config b.toml --set grid.step=0.1 --worker-id 7 --exit-when-done");
         assert_eq!(all.files, [PathBuf::from("a.toml"), PathBuf::from("b.toml")]);
         assert_eq!(all.sets, ["grid.step=0.1", "worker.id=7"]);
+        assert_eq!(ok("node --role monitor --ui tui").sets, ["monitor.ui=tui"]);
         assert_eq!(all.action, Action::Role { role: Role::Worker, exit_when_done: true });
         for role in ["master", "monitor", "all"] {
             ok(&format!("node --role {role}"));
@@ -431,6 +436,8 @@ mod tests {
             "node --worker-id 3",
             "node --worker-id 3 plan",
             "node --exit-when-done",
+            "node --ui log plan",
+            "node --role monitor --ui web",
             "node --log json",
             "node --log xml plan",
             "node --set seed=3 plan",

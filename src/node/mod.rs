@@ -8,6 +8,7 @@ pub mod demo;
 pub mod dlq;
 pub mod error;
 pub mod group;
+pub mod log_tap;
 pub mod master;
 pub mod monitor;
 pub mod monitor_view;
@@ -17,7 +18,9 @@ pub mod shutdown;
 pub mod table;
 pub mod telemetry;
 pub mod topics;
+pub mod tui;
 pub mod verify;
+pub mod web;
 pub mod worker;
 
 /// A line on standard output; a closed pipe is no reason to stop.

@@ -11,6 +11,7 @@
 
 pub mod disk;
 pub mod fs;
+pub mod gallery;
 pub mod memory;
 pub mod verify;
 

@@ -45,6 +45,13 @@ impl Config {
         let mut found = self.topic_conflicts();
         found.extend(self.season_conflicts());
         found.extend(self.resolution_conflict());
+        if self.monitor.is_exposed() {
+            found.push(self.conflict(
+                "monitor.listen",
+                "is reachable from other machines, and anybody there could read the page: set monitor.token, or \
+                 monitor.allow_public = true if something else guards it, or listen on 127.0.0.1",
+            ));
+        }
         if self.parcels.code_column().is_none() && self.parcels.name_column().is_none() {
             found.push(
                 self.conflict("parcels.code_column", "is empty like parcels.name_column; one of the two is needed"),

@@ -9,6 +9,7 @@
 mod cross;
 mod error;
 mod layer;
+mod monitor;
 mod rules;
 mod secret;
 mod sections;
@@ -26,10 +27,11 @@ use serde::{Deserialize, Serialize};
 
 pub use cross::Need;
 pub use error::{ConfigError, ConfigErrors};
-pub use secret::{Address, Properties};
+pub use monitor::{Monitor, Ui};
+pub use secret::{Address, Properties, Token};
 pub use sections::{
-    Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Monitor, Output, Parcels, RANDOM_SEASON,
-    Resampling, Run, Sampling, SamplingMode, Stac, Ui, Worker,
+    Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Output, Parcels, RANDOM_SEASON, Resampling,
+    Run, Sampling, SamplingMode, Stac, Worker,
 };
 
 use layer::{Errors, Layer};

@@ -294,6 +294,8 @@ pub(super) const KEYS: &[Key] = &[
     num("worker.max_outage_s", 0.0, 604_800.0, "seconds, 0 to 604800"),
     num("worker.drain_timeout_s", 0.0, 86_400.0, "seconds, 0 to 86400"),
     txt("monitor.listen", text::listen, "IP:port, or \"\" (none)"),
+    txt("monitor.token", text::token, "\"\" (none), or 16 to 200 letters, digits, `-`, `_`, `.` and `~`"),
+    flag("monitor.allow_public"),
     word("monitor.ui", &["auto", "tui", "log", "json", "none"], "\"auto\", \"tui\", \"log\", \"json\" or \"none\""),
     timeout("monitor.interval_s"),
     word("log.format", &["text", "json"], "\"text\" or \"json\""),
