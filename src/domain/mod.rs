@@ -28,4 +28,5 @@ pub mod scene_query;
 pub mod season;
 pub mod tally;
 pub mod task;
+pub mod throttle;
 pub mod window;
