@@ -212,10 +212,12 @@ fn make_trouble(cluster: &mut Cluster) {
         FaultKind::Truncate,
         FaultKind::WrongRange,
         FaultKind::Slow(400),
+        FaultKind::Drip(100),
     ];
-    cluster.world.set("imagery.retries", "6").set("stac.retries", "6");
+    cluster.world.set("imagery.retries", "6").set("stac.retries", "6").set("imagery.read_timeout_s", "2");
     for (i, kind) in kinds.into_iter().enumerate() {
-        let path = if matches!(kind, FaultKind::WrongRange | FaultKind::Truncate) { "*.tif" } else { "*" };
+        let of_images = matches!(kind, FaultKind::WrongRange | FaultKind::Truncate | FaultKind::Drip(_));
+        let path = if of_images { "*.tif" } else { "*" };
         cluster.server.fault(Fault { path: path.into(), kind, times: 3 + i as u32 });
     }
 }
@@ -229,6 +231,34 @@ fn kafka_a_server_in_trouble_delays_the_dataset_and_does_not_change_it() {
     cluster.worker("w").ends(0);
     account.close(&cluster);
     account.show("server in trouble");
+}
+
+#[test]
+fn kafka_workers_told_to_stop_at_any_instant_leave_in_order() {
+    let mut account = Account::default();
+    let mut cluster = Cluster::new("drain");
+    cluster.world.set("worker.drain_timeout_s", "4");
+    cluster.run(&["--role", "master"], 0);
+    // In trouble, so that the signal also meets pauses and requests that hang.
+    make_trouble(&mut cluster);
+    for round in 0..12u64 {
+        let worker = cluster.worker(&format!("w{round}"));
+        std::thread::sleep(Duration::from_millis(200 + round * 170));
+        let told = std::time::Instant::now();
+        worker.signal("TERM");
+        let ended = worker.end();
+        let (code, took) = (ended.code, told.elapsed());
+        assert!(took < Duration::from_secs(12), "{took:?} for a patience of 4 s");
+        match code {
+            // Drained, or stopped while it was starting.
+            Some(0) => {}
+            Some(1) => assert!(ended.err.contains("worker.drain_timeout_s"), "{}", ended.err),
+            other => panic!("exit code {other:?}\n{}", ended.err),
+        }
+    }
+    cluster.worker("last").ends(0);
+    account.close(&cluster);
+    account.show("told to stop");
 }
 
 /// A task that kills whoever takes it: here the first one, because each doomed worker dies in its first task.
