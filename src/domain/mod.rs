@@ -21,6 +21,8 @@ pub mod planner;
 pub mod polygon;
 pub mod progress;
 pub mod provenance;
+pub mod quota;
+pub mod rarest;
 pub mod result;
 pub mod sampling;
 pub mod scene;

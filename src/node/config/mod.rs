@@ -28,8 +28,8 @@ pub use cross::Need;
 pub use error::{ConfigError, ConfigErrors};
 pub use secret::{Address, Properties};
 pub use sections::{
-    Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Monitor, Output, Parcels, RANDOM_SEASON,
-    Resampling, Run, Sampling, SamplingMode, Stac, Ui, Worker,
+    CellOrder, Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Monitor, Output, Parcels,
+    RANDOM_SEASON, Resampling, Run, Sampling, SamplingMode, Stac, Ui, Worker,
 };
 
 use layer::{Errors, Layer};
@@ -121,6 +121,12 @@ impl Config {
     /// Everything that is wrong in it.
     pub fn from_toml(name: &str, text: &str) -> Result<Self, ConfigErrors> {
         Self::load_over(&[(name, text)], &[], [], &[])
+    }
+
+    /// Partitions a worker takes tasks from at a time; `None`: all that are assigned. Territories have no part in the
+    /// order `rarest`, which runs through all partitions.
+    pub fn focus(&self) -> Option<usize> {
+        (self.kafka.focus_partitions > 0 && self.grid.order == CellOrder::Space).then_some(self.kafka.focus_partitions)
     }
 
     /// Where the value of `key` (`section.key`, or an entry below it) came from.
