@@ -2,6 +2,8 @@
 
 pub mod band;
 pub mod cell;
+pub mod band_stats;
+pub mod block;
 pub mod chip_name;
 pub mod class_table;
 pub mod classes;
@@ -23,13 +25,18 @@ pub mod planner;
 pub mod polygon;
 pub mod progress;
 pub mod provenance;
+pub mod quota;
+pub mod rarest;
+pub mod quad;
 pub mod result;
 pub mod sampling;
 pub mod scene;
 pub mod scene_query;
 pub mod season;
+pub mod split;
 pub mod tally;
 pub mod task;
 pub mod throughput;
 pub mod view;
+pub mod throttle;
 pub mod window;

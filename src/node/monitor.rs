@@ -1,8 +1,9 @@
 //! The monitor: reads all results from the beginning and shows how far the run is.
 //!
 //! Contract: its state is a function of what the topics hold, so it may be stopped and started at any
-//! time. It never writes to the broker. With `exit_when_done` it ends when every planned task has a result:
-//! 0 if none failed, else 1. The tasks topic is read too: it is the only place that says where waiting cells are.
+//! time. All it writes to the broker is how many chips each class has ([`super::quota`]). With `exit_when_done`
+//! it ends when every planned task has a result: 0 if none failed, else 1. The tasks topic is read too: it is the only
+//! place that says where waiting cells are.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
@@ -16,12 +17,14 @@ use super::config::{Config, LogFormat, Ui};
 use super::error::NodeError;
 use super::log_tap::LogTap;
 use super::monitor_view::{Lag, Style, json, one_line, summary};
+use super::quota::Herald;
 use super::tui::{Scene, Tui, Wish};
 use super::web::{Moment, Web};
 use crate::actors::lane::Lane;
 use crate::actors::tallier::{AskView, PlanArrived, ResultArrived, Tallier, TaskSeen};
 use crate::adapters::broker::{Broker, ReadEvent};
 use crate::domain::progress::Progress;
+use crate::domain::quota::QuotaRecord;
 use crate::domain::view::View;
 
 /// Messages of each kind on their way to the tally.
@@ -106,7 +109,7 @@ impl Tallying {
             self.results.send(ResultArrived { payload, seen_ms }).await;
         } else if *record.topic == *config.kafka.tasks_topic {
             self.tasks.send(TaskSeen { payload }).await;
-        } else {
+        } else if !record.key.as_deref().is_some_and(QuotaRecord::is_key) {
             self.plans.send(PlanArrived { payload }).await;
         }
     }
@@ -135,9 +138,9 @@ pub async fn run(
     let mut events = broker.read(&topics).await?;
     let web = Web::start(config).await?;
     let mut screen = Screen::new(config, watch);
-    let mut caught_up = false;
     let mut ticks = tokio::time::interval(config.monitor.interval.clamp(SHORTEST, LOOK));
     let mut drawn: Option<Instant> = None;
+    let (mut herald, mut caught_up) = (Herald::default(), false);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tokio::select! {
@@ -155,6 +158,9 @@ pub async fn run(
             _ = ticks.tick() => {
                 let view = tally.view().await?;
                 let complete = view.progress.complete;
+                if caught_up && config.sampling.stop_when_filled {
+                    herald.say(config, &*broker, &view.progress).await;
+                }
                 let due = drawn.is_none_or(|at| at.elapsed() + SHORTEST / 2 >= config.monitor.interval);
                 let lag = if due { lag(config, &*broker).await } else { None };
                 screen.show(Sight { view: view.clone(), lag: lag.clone(), caught_up }, due);

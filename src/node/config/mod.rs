@@ -30,8 +30,8 @@ pub use error::{ConfigError, ConfigErrors};
 pub use monitor::{Monitor, Ui};
 pub use secret::{Address, Properties, Token};
 pub use sections::{
-    Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Output, Parcels, RANDOM_SEASON, Resampling,
-    Run, Sampling, SamplingMode, Stac, Worker,
+    CellOrder, Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Output, Parcels, RANDOM_SEASON,
+    Resampling, Run, Sampling, SamplingMode, Stac, Worker,
 };
 
 use layer::{Errors, Layer};
@@ -123,6 +123,12 @@ impl Config {
     /// Everything that is wrong in it.
     pub fn from_toml(name: &str, text: &str) -> Result<Self, ConfigErrors> {
         Self::load_over(&[(name, text)], &[], [], &[])
+    }
+
+    /// Partitions a worker takes tasks from at a time; `None`: all that are assigned. Territories have no part in the
+    /// order `rarest`, which runs through all partitions.
+    pub fn focus(&self) -> Option<usize> {
+        (self.kafka.focus_partitions > 0 && self.grid.order == CellOrder::Space).then_some(self.kafka.focus_partitions)
     }
 
     /// Where the value of `key` (`section.key`, or an entry below it) came from.
