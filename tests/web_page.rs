@@ -330,7 +330,7 @@ async fn a_watcher_gets_the_panels_and_then_what_changes() {
     };
     let first = read().await;
     let ids: Vec<&String> = first[0].as_object().unwrap().keys().collect();
-    assert_eq!(ids, ["chips", "classes", "failures", "map", "summary", "throughput", "workers"]);
+    assert_eq!(ids, ["chips", "classes", "failures", "map", "run", "summary", "throughput", "workers"]);
     let mut tally = tally();
     tally.apply(&result(5, "success", 1), 0);
     web.show(Moment::new(View::of(&tally, 1_700_000_010_000, None), None, true));

@@ -1,9 +1,9 @@
 //! Pure rules of the pipeline: no clock, no files, no network, no entropy, no runtime.
 
 pub mod band;
-pub mod cell;
 pub mod band_stats;
 pub mod block;
+pub mod cell;
 pub mod chip_name;
 pub mod class_table;
 pub mod classes;
@@ -25,9 +25,9 @@ pub mod planner;
 pub mod polygon;
 pub mod progress;
 pub mod provenance;
+pub mod quad;
 pub mod quota;
 pub mod rarest;
-pub mod quad;
 pub mod result;
 pub mod sampling;
 pub mod scene;
@@ -36,7 +36,7 @@ pub mod season;
 pub mod split;
 pub mod tally;
 pub mod task;
+pub mod throttle;
 pub mod throughput;
 pub mod view;
-pub mod throttle;
 pub mod window;

@@ -13,7 +13,7 @@ use super::log_tap::LogTap;
 use super::master::Bars;
 use super::monitor::Watch;
 use super::topics::{Consent, TopicsCommand};
-use super::{all, demo, dlq, group, master, monitor, parts, plan, shutdown, telemetry, topics, verify, worker};
+use super::{all, demo, dlq, group, master, monitor, parts, plan, report, shutdown, telemetry, topics, verify, worker};
 use crate::demo::server::DemoServer;
 
 /// Runs one command to its end.
@@ -107,6 +107,7 @@ async fn run(
             let consent = Consent::from_terminal(asked.yes, &mut answers);
             dlq::run(&asked, &*broker, &config.kafka.dlq_topic, consent, &mut std::io::stdout()).await
         }
+        Action::Report(asked) => report::run(&asked, &config).await,
         Action::Serve(asked) => {
             let server = DemoServer::start(&asked.dir, asked.listen).await?;
             super::say(&format!("{} items at {}", server.items(), server.url()));

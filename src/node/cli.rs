@@ -62,6 +62,8 @@ pub enum Action {
     Serve(Serve),
     /// `verify`
     Verify(Verify),
+    /// `report`
+    Report(Report),
     /// `config`
     Config {
         /// Whether to say where each value came from.
@@ -203,6 +205,21 @@ pub struct Verify {
     pub quick: bool,
 }
 
+/// Options of `node report`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[group(skip)]
+pub struct Report {
+    /// The dataset: the directory with images/ and masks/
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// File to write
+    #[arg(long, value_name = "FILE", default_value = "report.html")]
+    pub out: PathBuf,
+    /// Which run, when the directory holds several
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+}
+
 #[derive(Debug, Parser)]
 #[command(
     name = "node",
@@ -296,6 +313,13 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// A run as one HTML file: classes, map, throughput, failures, sample chips
+    Report {
+        #[command(flatten)]
+        report: Report,
+        #[command(flatten)]
+        common: Common,
+    },
     /// The effective configuration
     Config {
         /// Say where each value came from
@@ -344,6 +368,7 @@ impl Command {
             Self::Plan { json, common } => (Action::Plan { json }, common),
             Self::Serve { serve, common } => (Action::Serve(serve), common),
             Self::Verify { verify, common } => (Action::Verify(verify), common),
+            Self::Report { report, common } => (Action::Report(report), common),
             Self::Config { explain, common } => (Action::Config { explain }, common),
         }
     }

@@ -15,6 +15,8 @@ pub mod monitor_view;
 pub mod parts;
 pub mod plan;
 pub mod quota;
+pub mod report;
+mod report_page;
 pub mod shutdown;
 pub mod table;
 pub mod telemetry;

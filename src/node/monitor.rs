@@ -147,7 +147,8 @@ pub async fn run(
             () = drain.cancelled() => break,
             event = events.recv() => match event {
                 Some(ReadEvent::Record(record)) => tally.feed(config, record).await,
-                Some(ReadEvent::CaughtUp) => caught_up = true,
+                // What is known now is shown now.
+                Some(ReadEvent::CaughtUp) => (caught_up, drawn) = (true, None),
                 Some(ReadEvent::Failed(error)) => return Err(error.into()),
                 None => return Err(NodeError::Stopped("reading the results has ended".into())),
             },

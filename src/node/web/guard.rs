@@ -32,7 +32,7 @@ const COOKIE: &str = "satellite_monitor";
 const COOKIE_AGE: u32 = 2_592_000;
 
 /// Paths that need no token: they say that the process lives, how the page looks, and nothing of the run.
-const FREE: [&str; 3] = ["/healthz", "/readyz", "/style.css"];
+const FREE: [&str; 4] = ["/healthz", "/readyz", "/style.css", "/icon.svg"];
 
 /// See the head of this file.
 #[derive(Debug, Clone)]
@@ -139,6 +139,7 @@ fn ask(text: &str) -> Response {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { "Token · satellite-pipeline" }
                 link rel="stylesheet" href="/style.css";
+                link rel="icon" href="/icon.svg";
             }
             body {
                 main.narrow {

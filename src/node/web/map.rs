@@ -14,8 +14,10 @@ use crate::domain::cell::{Cell, CellState};
 
 const WIDTH: f64 = 1000.0;
 /// Room for the graticule's numbers.
-const LEFT: f64 = 92.0;
+const LEFT: f64 = 112.0;
 const BELOW: f64 = 44.0;
+const ABOVE: f64 = 18.0;
+const RIGHT: f64 = 44.0;
 /// Height over width is kept between these, whatever the region.
 const FLATTEST: f64 = 0.3;
 const TALLEST: f64 = 1.4;
@@ -53,13 +55,13 @@ impl Projection {
         let [w, s, e, n] = places.reduce(|a, b| [a[0].min(b[0]), a[1].min(b[1]), a[2].max(b[2]), a[3].max(b[3])])?;
         let cos = ((s + n) / 2.0).to_radians().cos().max(0.05);
         let (wide, high) = ((e - w) * cos, n - s);
-        let room = WIDTH - LEFT - 8.0;
+        let room = WIDTH - LEFT - RIGHT;
         let ratio = (high / wide).clamp(FLATTEST, TALLEST);
         let height = room * ratio;
         // Degrees to drawing units, the same both ways: the region fills the room in one of them.
         let scale = (room / wide).min(height / high);
         let left = LEFT + (room - wide * scale) / 2.0;
-        let top = 8.0 + (height - high * scale) / 2.0;
+        let top = ABOVE + (height - high * scale) / 2.0;
         Some(Self { west: w, north: n, east: e, south: s, x: cos * scale, y: scale, left, top, height })
     }
 
@@ -80,7 +82,7 @@ impl Projection {
 }
 
 /// A sample of a state's pattern, for legends.
-pub(super) fn swatch(state: CellState) -> Markup {
+pub(crate) fn swatch(state: CellState) -> Markup {
     html! {
         svg.swatch viewBox="0 0 40 40" aria-hidden="true" {
             (patterns(state.as_str()))
@@ -93,8 +95,8 @@ pub(super) fn swatch(state: CellState) -> Markup {
 /// The map, or a word when no cell has a place yet.
 pub(crate) fn map(cells: &[Cell], links: Links) -> Markup {
     let Some(to) = Projection::of(cells) else { return html! { p.faint { "No cell is known yet." } } };
-    let height = 8.0 + to.height + BELOW;
-    let single = cells.len() <= LINKED && links == Links::Tasks;
+    let height = ABOVE + to.height + BELOW;
+    let single = cells.len() <= LINKED;
     let count = |state| cells.iter().filter(|c| c.state() == state).count();
     let words: Vec<String> = CellState::ALL.map(|s| format!("{} {}", count(s), s.as_str())).into();
     html! {
@@ -102,11 +104,11 @@ pub(crate) fn map(cells: &[Cell], links: Links) -> Markup {
             (patterns("map"))
             (graticule(&to))
             @for state in [CellState::Waiting, CellState::Skipped, CellState::Done, CellState::Failed] {
-                @let apart = single || (state == CellState::Failed && links == Links::Tasks);
-                @let (alone, together) = split(cells, state, if single { LINKED } else if apart { FAILED_LINKED } else { 0 });
+                @let failed = state == CellState::Failed && links == Links::Tasks;
+                @let (alone, together) = split(cells, state, if single { LINKED } else if failed { FAILED_LINKED } else { 0 });
                 @let path = runs(&to, &together);
                 @if !path.is_empty() { path class=(state.as_str()) d=(path) {} (PreEscaped(hatching(state, &path, "map"))) }
-                @for cell in alone { (linked(&to, cell, state)) }
+                @for cell in alone { (apart_cell(&to, cell, state, links)) }
             }
         }
     }
@@ -119,19 +121,22 @@ fn split(cells: &[Cell], state: CellState, most: usize) -> (Vec<&Cell>, Vec<[f64
     (placed[..at].to_vec(), placed[at..].iter().filter_map(|c| c.bbox).collect())
 }
 
-fn linked(to: &Projection, cell: &Cell, state: CellState) -> Markup {
+/// One cell by itself, with its words, and as a link where links are wanted.
+fn apart_cell(to: &Projection, cell: &Cell, state: CellState, links: Links) -> Markup {
     let mut path = String::new();
     if let Some(bbox) = cell.bbox {
         to.rect(&mut path, bbox);
     }
     let chips = cell.outcome.as_ref().filter(|o| o.chips > 0).map(|o| format!(", {} chips", o.chips));
     let tabindex = if state == CellState::Failed { "0" } else { "-1" };
-    html! {
-        a href={ "/tasks/" (cell.task) } tabindex=(tabindex) {
-            title { "task " (cell.task) ": " (state.as_str()) (chips.unwrap_or_default()) }
-            path class=(state.as_str()) d=(path) {}
-            (PreEscaped(hatching(state, &path, "map")))
-        }
+    let drawn = html! {
+        title { "task " (cell.task) ": " (state.as_str()) (chips.unwrap_or_default()) }
+        path class=(state.as_str()) d=(path) {}
+        (PreEscaped(hatching(state, &path, "map")))
+    };
+    match links {
+        Links::Tasks => html! { a href={ "/tasks/" (cell.task) } tabindex=(tabindex) { (drawn) } },
+        Links::None => html! { g { (drawn) } },
     }
 }
 
@@ -201,7 +206,7 @@ fn graticule(to: &Projection) -> Markup {
         };
         format!("{at:.decimals$}°").replace("-0°", "0°")
     };
-    let (top, bottom) = (8.0, 8.0 + to.height);
+    let (top, bottom) = (ABOVE, ABOVE + to.height);
     let (meridians, parallels) = (step(to.east - to.west), step(to.north - to.south));
     html! {
         g.graticule aria-hidden="true" {
@@ -210,7 +215,7 @@ fn graticule(to: &Projection) -> Markup {
                 text x=(place(to.x(lon))) y=(place(bottom + 34.0)) text-anchor="middle" { (number(lon, step)) }
             }
             @for (lat, step) in lines(to.south, to.north, parallels) {
-                line x1=(place(LEFT)) x2=(place(WIDTH - 8.0)) y1=(place(to.y(lat))) y2=(place(to.y(lat))) {}
+                line x1=(place(LEFT)) x2=(place(WIDTH - RIGHT)) y1=(place(to.y(lat))) y2=(place(to.y(lat))) {}
                 text x=(place(LEFT - 8.0)) y=(place(to.y(lat) + 10.0)) text-anchor="end" { (number(lat, step)) }
             }
         }
@@ -257,7 +262,12 @@ mod tests {
             let cells = grid(columns, rows);
             let to = Projection::of(&cells).unwrap();
             for [w, s, e, n] in cells.iter().filter_map(|c| c.bbox) {
-                assert!(to.x(w) >= LEFT - 0.01 && to.x(e) <= WIDTH && to.y(n) >= 7.9 && to.y(s) <= 8.1 + to.height);
+                assert!(
+                    to.x(w) >= LEFT - 0.01
+                        && to.x(e) <= WIDTH
+                        && to.y(n) >= ABOVE - 0.1
+                        && to.y(s) <= ABOVE + 0.1 + to.height
+                );
             }
         }
     }

@@ -6,17 +6,17 @@
 //! Trap: `moment` holds the whole run; handlers take it once, so that one answer never mixes two moments.
 
 mod api;
-mod chart;
+pub(crate) mod chart;
 mod guard;
 mod live;
-mod map;
+pub(crate) mod map;
 mod moment;
 mod page;
-mod panels;
+pub(crate) mod panels;
 mod pictures;
 mod serve;
 mod tasks;
-mod words;
+pub(crate) mod words;
 
 use std::sync::Arc;
 
@@ -123,6 +123,7 @@ fn router(site: Arc<Site>, guard: Guard) -> Router {
         .route("/pictures/{run}/{task}/{chip}/{kind}", get(pictures::picture))
         .route("/style.css", get(async || asset("text/css; charset=utf-8", include_str!("style.css"))))
         .route("/live.js", get(async || asset("text/javascript; charset=utf-8", include_str!("live.js"))))
+        .route("/icon.svg", get(async || asset("image/svg+xml", include_str!("icon.svg"))))
         .nest("/api/v1", api::router())
         .with_state(site)
         // Routers of other parts (metrics, health) are merged here, before the guard is put around all of them.

@@ -29,7 +29,8 @@ pub(super) async fn overview(State(site): State<Arc<Site>>) -> Response {
     let moment = site.moment();
     let panels = moment.panels(&site).await;
     let content = html! {
-        @for panel in panels.iter() {
+        // The head's panel stands in the frame already.
+        @for panel in panels.iter().filter(|panel| panel.id != "run") {
             section id=(panel.id) { (PreEscaped(&*panel.html)) }
         }
     };
@@ -37,9 +38,14 @@ pub(super) async fn overview(State(site): State<Arc<Site>>) -> Response {
     answer(&moment, &frame, &content)
 }
 
+/// What the head says of the run.
+pub(super) fn run_line(moment: &Moment) -> Markup {
+    html! { "run " code { (moment.run().unwrap_or("without a plan yet")) } }
+}
+
 /// A whole page.
 pub(super) fn answer(moment: &Moment, frame: &Frame<'_>, content: &Markup) -> Response {
-    let run = moment.run().unwrap_or("no plan yet");
+    let run = moment.run().unwrap_or("without a plan yet");
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -49,7 +55,7 @@ pub(super) fn answer(moment: &Moment, frame: &Frame<'_>, content: &Markup) -> Re
                 meta name="color-scheme" content="light dark";
                 title { (frame.title) " · run " (run) }
                 link rel="stylesheet" href="/style.css";
-                link rel="icon" href="data:,";
+                link rel="icon" href="/icon.svg";
                 @if let Some(seconds) = frame.again_s {
                     noscript { meta http-equiv="refresh" content=(seconds); }
                 }
@@ -59,7 +65,7 @@ pub(super) fn answer(moment: &Moment, frame: &Frame<'_>, content: &Markup) -> Re
                 a.skip href="#content" { "Skip to the content" }
                 header {
                     p.brand { "satellite-pipeline" }
-                    p.run { "run " code { (run) } }
+                    p #run { (run_line(moment)) }
                     nav aria-label="Pages" {
                         @for (address, name) in PLACES {
                             a href=(address) aria-current=[(address == frame.here).then_some("page")] { (name) }

@@ -31,6 +31,7 @@ pub(super) fn all(moment: &Moment, dataset: bool) -> Vec<Panel> {
     let (view, progress) = (&moment.view, &moment.view.progress);
     let panel = |id, html: Markup| Panel { id, html: html.into_string() };
     vec![
+        panel("run", super::page::run_line(moment)),
         panel("summary", summary(moment)),
         panel("classes", classes(&progress.classes)),
         panel("map", map_panel(view)),

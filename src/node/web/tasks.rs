@@ -146,8 +146,10 @@ fn about(moment: &Moment, cell: &Cell, manifest: Option<&Manifest>) -> Markup {
         @if let Some(reason) = cell.outcome.as_ref().and_then(|o| o.reason.as_deref().or(o.kind.as_deref())) {
             h2 { "Why it failed" }
             pre #reason { (reason) }
-            p.faint { "The task is in the dead-letter topic: " code { "node dlq list" } " shows it, " code { "node dlq replay" }
-                " publishes it again. A later success takes this failure's place." }
+            p.faint {
+                "With Kafka the task is in the dead-letter topic: " code { "node dlq list" } " shows it, " code { "node dlq replay" }
+                " publishes it again. With the embedded broker, start the run again. A later success takes the failure's place."
+            }
         }
         dl.facts {
             @if let Some(bbox) = cell.bbox { dt { "Cell" } dd { (degrees(bbox)) } }

@@ -7,10 +7,10 @@ use chrono::DateTime;
 use crate::domain::classes::ClassId;
 use crate::domain::progress::ClassProgress;
 
-pub(super) use crate::node::monitor_view::span;
+pub(crate) use crate::node::monitor_view::span;
 
 /// `1 234 567`, with narrow spaces that do not break.
-pub(super) fn count(n: u64) -> String {
+pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() * 2);
     for (i, c) in digits.chars().enumerate() {
@@ -23,22 +23,22 @@ pub(super) fn count(n: u64) -> String {
 }
 
 /// `12.3`, without decimals from 100 on.
-pub(super) fn rate(per_s: f64) -> String {
+pub(crate) fn rate(per_s: f64) -> String {
     if per_s >= 99.95 { format!("{per_s:.0}") } else { format!("{per_s:.1}") }
 }
 
 /// `2026-11-22 10:42:46 UTC`; empty for 0.
-pub(super) fn moment(ms: u64) -> String {
+pub(crate) fn moment(ms: u64) -> String {
     written(ms, "%Y-%m-%d %H:%M:%S UTC")
 }
 
 /// `10:42`, or with the day when the span is longer than one.
-pub(super) fn mark(ms: u64, days: bool) -> String {
+pub(crate) fn mark(ms: u64, days: bool) -> String {
     written(ms, if days { "%m-%d %H:%M" } else { "%H:%M:%S" })
 }
 
 /// `3m 07s ago`.
-pub(super) fn ago(then_ms: u64, now_ms: u64) -> String {
+pub(crate) fn ago(then_ms: u64, now_ms: u64) -> String {
     format!("{} ago", span(now_ms.saturating_sub(then_ms) / 1000))
 }
 
@@ -48,19 +48,19 @@ fn written(ms: u64, format: &str) -> String {
 }
 
 /// A colour, if it is one; else a grey, so that nothing else can stand in an attribute.
-pub(super) fn colour(text: &str) -> &str {
+pub(crate) fn colour(text: &str) -> &str {
     let digits = text.strip_prefix('#').unwrap_or_default();
     if digits.len() == 6 && digits.bytes().all(|b| b.is_ascii_hexdigit()) { text } else { "#808080" }
 }
 
 /// `3 fruit`, or the number alone.
-pub(super) fn class_name(classes: &[ClassProgress], class: ClassId) -> String {
+pub(crate) fn class_name(classes: &[ClassProgress], class: ClassId) -> String {
     let named = classes.iter().find(|c| c.class == class).map(|c| c.name.as_str()).filter(|name| !name.is_empty());
     named.map_or_else(|| class.to_string(), |name| format!("{class} {name}"))
 }
 
 /// `[2.05, 41.30, 2.10, 41.35]` without noise of binary fractions.
-pub(super) fn degrees([w, s, e, n]: [f64; 4]) -> String {
+pub(crate) fn degrees([w, s, e, n]: [f64; 4]) -> String {
     let short = |d: f64| {
         let text = format!("{d:.5}");
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
