@@ -8,6 +8,7 @@
 
 mod cross;
 mod error;
+mod finishing;
 mod layer;
 mod rules;
 mod secret;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cross::Need;
 pub use error::{ConfigError, ConfigErrors};
+pub use finishing::{Finish, Split};
 pub use secret::{Address, Properties};
 pub use sections::{
     CellOrder, Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Monitor, Output, Parcels,
@@ -68,6 +70,10 @@ pub struct Config {
     pub output: Output,
     /// How much a worker does at once.
     pub worker: Worker,
+    /// How chips are sorted into training, validation and test.
+    pub split: Split,
+    /// What is made of a finished run.
+    pub finish: Finish,
     /// How the monitor shows itself.
     pub monitor: Monitor,
     /// What is logged, and how.
@@ -214,6 +220,8 @@ impl PartialEq for Config {
             chips,
             output,
             worker,
+            split,
+            finish,
             monitor,
             log,
             origins: _,
@@ -228,6 +236,8 @@ impl PartialEq for Config {
             && *chips == other.chips
             && *output == other.output
             && *worker == other.worker
+            && *split == other.split
+            && *finish == other.finish
             && *monitor == other.monitor
             && *log == other.log
     }
