@@ -9,6 +9,7 @@
 mod cross;
 mod error;
 mod layer;
+mod metrics;
 mod rules;
 mod secret;
 mod sections;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cross::Need;
 pub use error::{ConfigError, ConfigErrors};
+pub use metrics::Metrics;
 pub use secret::{Address, Properties};
 pub use sections::{
     CellOrder, Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Monitor, Output, Parcels,
@@ -70,6 +72,8 @@ pub struct Config {
     pub worker: Worker,
     /// How the monitor shows itself.
     pub monitor: Monitor,
+    /// Where a node tells of itself.
+    pub metrics: Metrics,
     /// What is logged, and how.
     pub log: Log,
     /// Where each value came from, by its full key.
@@ -215,6 +219,7 @@ impl PartialEq for Config {
             output,
             worker,
             monitor,
+            metrics,
             log,
             origins: _,
         } = self;
@@ -229,6 +234,7 @@ impl PartialEq for Config {
             && *output == other.output
             && *worker == other.worker
             && *monitor == other.monitor
+            && *metrics == other.metrics
             && *log == other.log
     }
 }
