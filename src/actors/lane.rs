@@ -42,8 +42,11 @@ impl<M: 'static> Credited<M> {
         credit.times.wait.record(begun.duration_since(credit.since));
         let work = work(message);
         let work = async move {
+            // The whole of it: a block that named its times alone would leave the permit outside.
+            let credit = credit;
             work.await;
             credit.times.service.record(begun.elapsed());
+            drop(credit);
         };
         actix::spawn(work.instrument(span));
     }
