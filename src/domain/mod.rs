@@ -1,6 +1,8 @@
 //! Pure rules of the pipeline: no clock, no files, no network, no entropy, no runtime.
 
 pub mod band;
+pub mod band_stats;
+pub mod block;
 pub mod chip_name;
 pub mod class_table;
 pub mod classes;
@@ -23,11 +25,14 @@ pub mod progress;
 pub mod provenance;
 pub mod quota;
 pub mod rarest;
+pub mod quad;
 pub mod result;
 pub mod sampling;
 pub mod scene;
 pub mod scene_query;
 pub mod season;
+pub mod split;
 pub mod tally;
 pub mod task;
+pub mod throttle;
 pub mod window;
