@@ -16,6 +16,7 @@ use super::config::{Config, LogFormat, Ui};
 use super::error::NodeError;
 use super::monitor_view::{Lag, Style, json, one_line, page, summary};
 use super::quota::Herald;
+use super::run_gauges;
 use crate::actors::lane::Lane;
 use crate::actors::tallier::{AskProgress, PlanArrived, ResultArrived, Tallier};
 use crate::adapters::broker::{Broker, ReadEvent};
@@ -95,7 +96,9 @@ pub async fn run(
                 }
                 if drawn.is_none_or(|at| at.elapsed() + SHORTEST / 2 >= config.monitor.interval) {
                     drawn = Some(Instant::now());
-                    screen.draw(&progress, lag(config, &*broker).await.as_deref());
+                    let lag = lag(config, &*broker).await;
+                    run_gauges::record(&progress, lag.as_deref());
+                    screen.draw(&progress, lag.as_deref());
                 }
                 if exit_when_done && progress.complete {
                     break;

@@ -84,6 +84,7 @@ impl Config {
             ("kafka.results_topic", &k.results_topic),
             ("kafka.dlq_topic", &k.dlq_topic),
             ("kafka.control_topic", &k.control_topic),
+            ("kafka.status_topic", &k.status_topic),
         ];
         let twice = |(i, (key, topic)): (usize, &(&str, &String))| {
             let (other, _) = topics[..i].iter().find(|(_, earlier)| earlier == topic)?;

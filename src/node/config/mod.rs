@@ -10,6 +10,7 @@ mod cross;
 mod error;
 mod finishing;
 mod layer;
+mod metrics;
 mod rules;
 mod secret;
 mod sections;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use cross::Need;
 pub use error::{ConfigError, ConfigErrors};
 pub use finishing::{Finish, Split};
+pub use metrics::Metrics;
 pub use secret::{Address, Properties};
 pub use sections::{
     CellOrder, Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Monitor, Output, Parcels,
@@ -76,6 +78,8 @@ pub struct Config {
     pub finish: Finish,
     /// How the monitor shows itself.
     pub monitor: Monitor,
+    /// Where a node tells of itself.
+    pub metrics: Metrics,
     /// What is logged, and how.
     pub log: Log,
     /// Where each value came from, by its full key.
@@ -223,6 +227,7 @@ impl PartialEq for Config {
             split,
             finish,
             monitor,
+            metrics,
             log,
             origins: _,
         } = self;
@@ -239,6 +244,7 @@ impl PartialEq for Config {
             && *split == other.split
             && *finish == other.finish
             && *monitor == other.monitor
+            && *metrics == other.metrics
             && *log == other.log
     }
 }

@@ -203,6 +203,7 @@ pub(super) const KEYS: &[Key] = &[
     txt("kafka.results_topic", text::topic, TOPIC),
     txt("kafka.dlq_topic", text::topic, TOPIC),
     txt("kafka.control_topic", text::topic, TOPIC),
+    txt("kafka.status_topic", text::topic, TOPIC),
     txt("kafka.group", text::group, "1 to 249 printable characters"),
     int("kafka.partitions", 1, 10_000, "a whole number from 1 to 10000"),
     Key {
@@ -294,6 +295,7 @@ pub(super) const KEYS: &[Key] = &[
     int("worker.window_mb", 16, 1_048_576, "MiB, 16 to 1048576"),
     int("worker.max_attempts", 1, 1000, "a whole number from 1 to 1000"),
     num("worker.max_outage_s", 0.0, 604_800.0, "seconds, 0 to 604800"),
+    num("worker.heartbeat_s", 0.0, 3600.0, "seconds, 0 (none) to 3600"),
     num("worker.drain_timeout_s", 0.0, 86_400.0, "seconds, 0 to 86400"),
     int("split.seed", 0, i64::MAX, "a whole number from 0 to 9223372036854775807"),
     num("split.block_km", 0.1, 2000.0, "km, 0.1 to 2000"),
@@ -305,6 +307,7 @@ pub(super) const KEYS: &[Key] = &[
     txt("monitor.listen", text::listen, "IP:port, or \"\" (none)"),
     word("monitor.ui", &["auto", "tui", "log", "json", "none"], "\"auto\", \"tui\", \"log\", \"json\" or \"none\""),
     timeout("monitor.interval_s"),
+    txt("metrics.listen", text::listen, "IP:port, or \"\" (none)"),
     word("log.format", &["text", "json"], "\"text\" or \"json\""),
     txt("log.filter", text::filter, "a tracing filter, for instance \"info,satellite_pipeline::adapters=debug\""),
 ];
