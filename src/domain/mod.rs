@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod manifest;
 pub mod outcome;
 pub mod parcel;
+pub mod parcel_state;
 pub mod partition;
 pub mod plan;
 pub mod plan_record;

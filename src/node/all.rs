@@ -42,6 +42,7 @@ pub async fn run(
     let store = parts::store(config)?;
     broker.create_topics(&parts::topics(config)).await?;
     let bars = if monitor::takes_the_terminal(config) { Bars::Hidden } else { Bars::Shown };
+    let probes = watch.probes.clone();
     let (stop_worker, stop_monitor) = (drain.child_token(), drain.child_token());
     let planning = async {
         let planned = master::run(config, broker.clone(), bars, drain).await;
@@ -54,7 +55,7 @@ pub async fn run(
         planned
     };
     let working = async {
-        let worked = worker::run(config, broker.clone(), &stop_worker, false).await;
+        let worked = worker::run(config, broker.clone(), &stop_worker, false, &probes).await;
         if worked.is_err() {
             stop_monitor.cancel();
         }

@@ -16,8 +16,11 @@ use tokio_util::sync::CancellationToken;
 use super::config::{Config, LogFormat, Ui};
 use super::error::NodeError;
 use super::log_tap::LogTap;
+use super::metrics_http;
 use super::monitor_view::{Lag, Style, json, one_line, summary};
+use super::probes::Probes;
 use super::quota::Herald;
+use super::run_gauges;
 use super::tui::{Scene, Tui, Wish};
 use super::web::{Moment, Web};
 use crate::actors::lane::Lane;
@@ -72,7 +75,7 @@ pub fn takes_the_terminal(config: &Config) -> bool {
 }
 
 /// How a monitor is to behave.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Watch {
     /// End when the run is complete.
     pub exit_when_done: bool,
@@ -80,6 +83,8 @@ pub struct Watch {
     pub alone: bool,
     /// Holds the log back while the screen is full.
     pub log: LogTap,
+    /// What the process says of itself, on the page's address too.
+    pub probes: Probes,
 }
 
 /// The lanes to the tally.
@@ -136,7 +141,7 @@ pub async fn run(
     let kafka = &config.kafka;
     let topics = [kafka.results_topic.as_str(), kafka.control_topic.as_str(), kafka.tasks_topic.as_str()];
     let mut events = broker.read(&topics).await?;
-    let web = Web::start(config).await?;
+    let web = Web::start(config, metrics_http::router(watch.probes.clone())).await?;
     let mut screen = Screen::new(config, watch);
     let mut ticks = tokio::time::interval(config.monitor.interval.clamp(SHORTEST, LOOK));
     let mut drawn: Option<Instant> = None;
@@ -167,6 +172,7 @@ pub async fn run(
                 screen.show(Sight { view: view.clone(), lag: lag.clone(), caught_up }, due);
                 if due {
                     drawn = Some(Instant::now());
+                    run_gauges::record(&view.progress, lag.as_deref());
                     web.show(Moment::new(view, lag, caught_up));
                 }
                 if exit_when_done && complete {

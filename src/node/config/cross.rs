@@ -52,6 +52,9 @@ impl Config {
                  monitor.allow_public = true if something else guards it, or listen on 127.0.0.1",
             ));
         }
+        if self.split.val_share + self.split.test_share > 1.0 {
+            found.push(self.conflict("split.val_share", "and split.test_share are more than 1 together"));
+        }
         if self.parcels.code_column().is_none() && self.parcels.name_column().is_none() {
             found.push(
                 self.conflict("parcels.code_column", "is empty like parcels.name_column; one of the two is needed"),
@@ -88,6 +91,7 @@ impl Config {
             ("kafka.results_topic", &k.results_topic),
             ("kafka.dlq_topic", &k.dlq_topic),
             ("kafka.control_topic", &k.control_topic),
+            ("kafka.status_topic", &k.status_topic),
         ];
         let twice = |(i, (key, topic)): (usize, &(&str, &String))| {
             let (other, _) = topics[..i].iter().find(|(_, earlier)| earlier == topic)?;

@@ -8,7 +8,9 @@
 
 mod cross;
 mod error;
+mod finishing;
 mod layer;
+mod metrics;
 mod monitor;
 mod rules;
 mod secret;
@@ -27,6 +29,8 @@ use serde::{Deserialize, Serialize};
 
 pub use cross::Need;
 pub use error::{ConfigError, ConfigErrors};
+pub use finishing::{Finish, Split};
+pub use metrics::Metrics;
 pub use monitor::{Monitor, Ui};
 pub use secret::{Address, Properties, Token};
 pub use sections::{
@@ -70,8 +74,14 @@ pub struct Config {
     pub output: Output,
     /// How much a worker does at once.
     pub worker: Worker,
+    /// How chips are sorted into training, validation and test.
+    pub split: Split,
+    /// What is made of a finished run.
+    pub finish: Finish,
     /// How the monitor shows itself.
     pub monitor: Monitor,
+    /// Where a node tells of itself.
+    pub metrics: Metrics,
     /// What is logged, and how.
     pub log: Log,
     /// Where each value came from, by its full key.
@@ -216,7 +226,10 @@ impl PartialEq for Config {
             chips,
             output,
             worker,
+            split,
+            finish,
             monitor,
+            metrics,
             log,
             origins: _,
         } = self;
@@ -230,7 +243,10 @@ impl PartialEq for Config {
             && *chips == other.chips
             && *output == other.output
             && *worker == other.worker
+            && *split == other.split
+            && *finish == other.finish
             && *monitor == other.monitor
+            && *metrics == other.metrics
             && *log == other.log
     }
 }

@@ -44,8 +44,10 @@ pub struct Kafka {
     pub results_topic: String,
     /// Topic of messages that cannot be done.
     pub dlq_topic: String,
-    /// Compacted topic of plans.
+    /// Compacted topic of plans and counts.
     pub control_topic: String,
+    /// Compacted topic of the workers' heartbeats.
+    pub status_topic: String,
     /// Consumer group of the workers.
     pub group: String,
     /// Partitions of the tasks topic when it is created.
@@ -299,6 +301,9 @@ pub struct Worker {
     /// Longest outage of the STAC API or the image host that is waited out.
     #[serde(rename = "max_outage_s", with = "seconds")]
     pub max_outage: Duration,
+    /// Time between two heartbeats; zero: none.
+    #[serde(rename = "heartbeat_s", with = "seconds")]
+    pub heartbeat: Duration,
     /// How long tasks in flight may take to end after a signal.
     #[serde(rename = "drain_timeout_s", with = "seconds")]
     pub drain_timeout: Duration,
