@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::classes::ClassId;
 use super::plan_record::PlanState;
 use super::result::Status;
+use super::roster::Present;
 use super::tally::{Kept, Tally};
 
 /// Width of the window the current rates are taken over, milliseconds.
@@ -104,6 +105,8 @@ pub struct Progress {
     pub rejected: Vec<Reason>,
     /// By name; at most [`MAX_WORKERS`], those seen last.
     pub workers: Vec<WorkerProgress>,
+    /// Workers that say or said that they are there, of whatever run, by name.
+    pub presence: Vec<Present>,
     /// First result.
     pub first_ms: Option<u64>,
     /// Last result.
@@ -148,6 +151,7 @@ impl Progress {
             failures: top(shown.iter().filter_map(|k| k.reason.as_deref()).map(|why| (why, 1))),
             rejected: top(shown.iter().flat_map(|k| &k.rejected).map(|(why, n)| (&**why, *n))),
             workers: by_worker(&shown),
+            presence: tally.present(now_ms),
             first_ms: rates.first_ms,
             last_ms: rates.last_ms,
             chips_per_s: rates.chips,

@@ -12,8 +12,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::classes::ClassId;
+use super::heartbeat::Heartbeat;
 use super::plan_record::PlanRecord;
 use super::result::{Status, TaskResult};
+use super::roster::{Present, Roster};
 
 /// Most tasks that are remembered, over all runs.
 pub const MAX_RESULTS: usize = 250_000;
@@ -77,6 +79,8 @@ pub struct Tally {
     /// Size at which texts nobody keeps any more are dropped.
     names_full: usize,
     refused: u64,
+    /// The workers' own words.
+    roster: Roster,
 }
 
 impl Tally {
@@ -129,6 +133,16 @@ impl Tally {
     /// The plan of the run that is shown.
     pub fn shown_plan(&self) -> Option<&PlanRecord> {
         self.run().and_then(|run| self.plans.get(run))
+    }
+
+    /// Takes a worker's heartbeat that the broker stamped at `stamp_ms`.
+    pub fn hear(&mut self, beat: Heartbeat, stamp_ms: u64) {
+        self.roster.hear(beat, stamp_ms);
+    }
+
+    /// The workers that say or said that they are there.
+    pub fn present(&self, now_ms: u64) -> Vec<Present> {
+        self.roster.present(now_ms)
     }
 
     /// Results for which there was no room.

@@ -18,7 +18,7 @@ use super::monitor_view::{Lag, Style, json, one_line, page, summary};
 use super::quota::Herald;
 use super::run_gauges;
 use crate::actors::lane::Lane;
-use crate::actors::tallier::{AskProgress, PlanArrived, ResultArrived, Tallier};
+use crate::actors::tallier::{AskProgress, BeatArrived, PlanArrived, ResultArrived, Tallier};
 use crate::adapters::broker::{Broker, ReadEvent};
 use crate::domain::progress::Progress;
 use crate::domain::quota::QuotaRecord;
@@ -69,8 +69,10 @@ pub async fn run(
     let tallier = Tallier::new(config.run.id()).start();
     let results: Lane<ResultArrived> = Lane::new("tally", RESULTS, tallier.clone().recipient());
     let plans: Lane<PlanArrived> = Lane::new("tally", 16, tallier.clone().recipient());
+    let beats: Lane<BeatArrived> = Lane::new("tally", 16, tallier.clone().recipient());
     let asks: Lane<AskProgress> = Lane::new("tally", 1, tallier.recipient());
-    let topics = [config.kafka.results_topic.as_str(), config.kafka.control_topic.as_str()];
+    let kafka = &config.kafka;
+    let topics = [kafka.results_topic.as_str(), kafka.control_topic.as_str(), kafka.status_topic.as_str()];
     let mut events = broker.read(&topics).await?;
     let (view, style) = (View::of(config), Style::of(std::io::stdout().is_terminal(), |v| std::env::var(v).ok()));
     let mut screen = Screen { view, style, lines: 0 };
@@ -86,7 +88,7 @@ pub async fn run(
                     tracing::debug!("everything that was there has been read");
                     caught_up = true;
                 }
-                Some(event) => feed(config, event, &results, &plans).await?,
+                Some(event) => feed(config, event, &results, &plans, &beats).await?,
                 None => return Err(NodeError::Stopped("reading the results has ended".into())),
             },
             _ = ticks.tick() => {
@@ -127,11 +129,16 @@ async fn feed(
     event: ReadEvent,
     results: &Lane<ResultArrived>,
     plans: &Lane<PlanArrived>,
+    beats: &Lane<BeatArrived>,
 ) -> Result<(), NodeError> {
     match event {
         ReadEvent::Record(record) if *record.topic == *config.kafka.results_topic => {
             let seen_ms = u64::try_from(record.timestamp_ms).unwrap_or(0);
             results.send(ResultArrived { payload: record.payload, seen_ms }).await;
+        }
+        ReadEvent::Record(record) if *record.topic == *config.kafka.status_topic => {
+            let seen_ms = u64::try_from(record.timestamp_ms).unwrap_or(0);
+            beats.send(BeatArrived { payload: record.payload, seen_ms }).await;
         }
         ReadEvent::Record(record) if record.key.as_deref().is_some_and(QuotaRecord::is_key) => {}
         ReadEvent::Record(record) => plans.send(PlanArrived { payload: record.payload }).await,
