@@ -24,7 +24,7 @@ use super::run_gauges;
 use super::tui::{Scene, Tui, Wish};
 use super::web::{Moment, Web};
 use crate::actors::lane::Lane;
-use crate::actors::tallier::{AskView, PlanArrived, ResultArrived, Tallier, TaskSeen};
+use crate::actors::tallier::{AskView, BeatArrived, PlanArrived, ResultArrived, Tallier, TaskSeen};
 use crate::adapters::broker::{Broker, ReadEvent};
 use crate::domain::progress::Progress;
 use crate::domain::quota::QuotaRecord;
@@ -32,7 +32,7 @@ use crate::domain::view::View;
 
 /// Messages of each kind on their way to the tally.
 const RESULTS: usize = 256;
-const PLANS: usize = 16;
+const FEW: usize = 16;
 
 /// Shortest time between two views, and longest between two looks at whether the run is complete.
 const SHORTEST: Duration = Duration::from_millis(200);
@@ -92,6 +92,7 @@ struct Tallying {
     results: Lane<ResultArrived>,
     tasks: Lane<TaskSeen>,
     plans: Lane<PlanArrived>,
+    beats: Lane<BeatArrived>,
     asks: Lane<AskView>,
 }
 
@@ -101,19 +102,22 @@ impl Tallying {
         Self {
             results: Lane::new("tally", RESULTS, tallier.clone().recipient()),
             tasks: Lane::new("tally", RESULTS, tallier.clone().recipient()),
-            plans: Lane::new("tally", PLANS, tallier.clone().recipient()),
+            plans: Lane::new("tally", FEW, tallier.clone().recipient()),
+            beats: Lane::new("tally", FEW, tallier.clone().recipient()),
             asks: Lane::new("tally", 1, tallier.recipient()),
         }
     }
 
     /// Passes one record on.
     async fn feed(&self, config: &Config, record: crate::adapters::broker::ReadRecord) {
+        let seen_ms = u64::try_from(record.timestamp_ms).unwrap_or(0);
         let payload = record.payload;
         if *record.topic == *config.kafka.results_topic {
-            let seen_ms = u64::try_from(record.timestamp_ms).unwrap_or(0);
             self.results.send(ResultArrived { payload, seen_ms }).await;
         } else if *record.topic == *config.kafka.tasks_topic {
             self.tasks.send(TaskSeen { payload }).await;
+        } else if *record.topic == *config.kafka.status_topic {
+            self.beats.send(BeatArrived { payload, seen_ms }).await;
         } else if !record.key.as_deref().is_some_and(QuotaRecord::is_key) {
             self.plans.send(PlanArrived { payload }).await;
         }
@@ -139,7 +143,8 @@ pub async fn run(
     let exit_when_done = watch.exit_when_done;
     let tally = Tallying::start(config);
     let kafka = &config.kafka;
-    let topics = [kafka.results_topic.as_str(), kafka.control_topic.as_str(), kafka.tasks_topic.as_str()];
+    let topics =
+        [&kafka.results_topic, &kafka.control_topic, &kafka.tasks_topic, &kafka.status_topic].map(String::as_str);
     let mut events = broker.read(&topics).await?;
     let web = Web::start(config, metrics_http::router(watch.probes.clone())).await?;
     let mut screen = Screen::new(config, watch);
