@@ -150,13 +150,16 @@ pub async fn run(
     let mut screen = Screen::new(config, watch);
     let mut ticks = tokio::time::interval(config.monitor.interval.clamp(SHORTEST, LOOK));
     let mut drawn: Option<Instant> = None;
-    let (mut herald, mut caught_up) = (Herald::default(), false);
+    let (mut herald, mut caught_up, mut heard) = (Herald::default(), false, false);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             () = drain.cancelled() => break,
             event = events.recv() => match event {
-                Some(ReadEvent::Record(record)) => tally.feed(config, record).await,
+                Some(ReadEvent::Record(record)) => {
+                    heard = true;
+                    tally.feed(config, record).await;
+                }
                 // What is known now is shown now.
                 Some(ReadEvent::CaughtUp) => (caught_up, drawn) = (true, None),
                 Some(ReadEvent::Failed(error)) => return Err(error.into()),
@@ -167,12 +170,16 @@ pub async fn run(
                 Wish::Quit => break,
             },
             _ = ticks.tick() => {
+                let due = drawn.is_none_or(|at| at.elapsed() + SHORTEST / 2 >= config.monitor.interval);
+                // Between two views nothing is counted again unless there is something new, or a clock to draw.
+                if !(due || std::mem::take(&mut heard) || screen.ticks()) {
+                    continue;
+                }
                 let view = tally.view().await?;
                 let complete = view.progress.complete;
                 if caught_up && config.sampling.stop_when_filled {
                     herald.say(config, &*broker, &view.progress).await;
                 }
-                let due = drawn.is_none_or(|at| at.elapsed() + SHORTEST / 2 >= config.monitor.interval);
                 let lag = if due { lag(config, &*broker).await } else { None };
                 screen.show(Sight { view: view.clone(), lag: lag.clone(), caught_up }, due);
                 if due {
@@ -244,6 +251,11 @@ impl Screen {
         });
         let face = if face == Face::Full && tui.is_none() { Face::Lines } else { face };
         Self { face, style, tui, seen: None }
+    }
+
+    /// Whether it shows a time that passes.
+    fn ticks(&self) -> bool {
+        self.tui.is_some()
     }
 
     /// What the user wants; without a full screen nothing, ever.
