@@ -103,7 +103,8 @@ async fn work(config: &Config, scene: &Path) -> (Vec<Cog>, Vec<Work>) {
     }
     let classes = parts::classes(config).unwrap();
     let source = parts::parcels(config, classes.clone()).unwrap();
-    let plan = master::plan(config, source.clone(), &classes, &CancellationToken::new()).await.unwrap();
+    let plan =
+        master::plan(config, source.clone(), &classes, master::Bars::Hidden, &CancellationToken::new()).await.unwrap();
     let to_scene = Transform::new(source.crs(), &Crs::epsg(cogs[0].epsg.unwrap()).unwrap()).unwrap();
     let blocks = |planned: &PlannedTask| Work {
         partition: planned.partition,

@@ -55,7 +55,7 @@ async fn run(config: &Config, cells: &[[i64; 2]], out: &Path) -> Value {
     let started = Instant::now();
     let classes = parts::classes(config).unwrap();
     let source = parts::parcels(config, classes.clone()).unwrap();
-    let plan = master::plan(config, source, &classes, &none).await.unwrap();
+    let plan = master::plan(config, source, &classes, master::Bars::Hidden, &none).await.unwrap();
     let step = config.grid.step;
     let wanted = |t: &&PlannedTask| {
         let middle = [0, 1].map(|k| ((t.task.bbox[k] + step / 2.0) / step).floor() as i64);

@@ -103,7 +103,7 @@ fn child(dir: &Path) {
     actix::System::with_tokio_rt(runtime).block_on(async {
         let broker: Arc<dyn Broker> = Arc::new(EmbeddedBroker::default());
         let drain = CancellationToken::new();
-        master::run(&config, broker.clone(), &drain).await.unwrap();
+        master::run(&config, broker.clone(), master::Bars::Hidden, &drain).await.unwrap();
         File::create(dir.join("base")).unwrap().write_all(status("self", "VmRSS").to_string().as_bytes()).unwrap();
         worker::run_with(&config, broker, store, &drain, false).await.unwrap();
     });
