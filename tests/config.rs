@@ -171,7 +171,7 @@ fn a_mistake_names_key_origin_and_what_is_allowed() {
     assert_eq!(wrong("grid.step = 0\n"), "grid.step = 0 (my.toml:1): is not allowed; allowed: degrees, 0.001 to 5");
     assert_eq!(
         wrong("[sampling]\nseed = 3\n"),
-        "sampling.seed (my.toml:2): there is no such key; did you mean split.seed?"
+        "sampling.seed (my.toml:2): there is no such key; did you mean run.seed?"
     );
     assert_eq!(wrong("seed = 3\n"), "seed (my.toml:1): there is no such key; did you mean run.seed?");
     assert_eq!(
