@@ -26,6 +26,7 @@ pub mod sampling;
 pub mod scene;
 pub mod scene_query;
 pub mod season;
+pub mod sweep;
 pub mod tally;
 pub mod task;
 pub mod window;

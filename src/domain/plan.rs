@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::classes::ClassId;
 use super::grid::BadStep;
+use super::season::Seasons;
 use super::task::{Task, is_safe_run_id};
 
 /// Distinct unknown codes that are told apart; further ones are counted together.
@@ -48,6 +49,8 @@ pub struct PlanSettings {
     pub sampling: Sampling,
     /// Classes of the class table with their names.
     pub classes: BTreeMap<ClassId, String>,
+    /// Seasons that tasks draw their scenes from; decides the order of tasks.
+    pub seasons: Seasons,
     /// Partitions of the task topic.
     pub partitions: i32,
     /// Configured run id; `None`: derived from the plan.
@@ -127,8 +130,6 @@ pub struct PlannedTask {
     pub partition: i32,
     /// Parcels of the cell that are drawn.
     pub expected_chips: u64,
-    /// Place of the cell along the Hilbert curve.
-    pub hilbert: u64,
 }
 
 /// A class in the plan.

@@ -21,6 +21,7 @@ use super::plan::{
     PlannedTask, Sampling, TOP_UNKNOWN,
 };
 use super::sampling::is_drawn;
+use super::sweep::Visit;
 use super::task::{SCHEMA, Task, fnv1a};
 
 /// What is known of one cell.
@@ -223,42 +224,57 @@ impl Planner {
         Ok((kept, BTreeMap::from([(FEW_PARCELS.to_owned(), few), (NO_CLASS.to_owned(), no_class)])))
     }
 
+    /// Tasks numbered along the Hilbert curve, in the order of [`super::sweep`], which the partitions cut into pieces. The
+    /// number decides a task's season and name, so it must not follow from the order, which follows from the season.
     fn lay_out(&self, kept: &[(Cell, &Tally)], classes: &BTreeMap<ClassId, ClassPlan>) -> Vec<PlannedTask> {
         let frame = Frame::around(kept.iter().map(|(cell, _)| *cell));
-        let mut order: Vec<(u64, Cell, &Tally)> = kept.iter().map(|(cell, t)| (frame.key(*cell), *cell, *t)).collect();
-        order.sort_unstable_by_key(|(key, cell, _)| (*key, *cell));
-        let drawn: Vec<u64> = order.iter().map(|(_, _, t)| t.classes.iter().map(|c| c.drawn).sum()).collect();
+        let mut curve: Vec<(u64, Cell, &Tally)> = kept.iter().map(|(cell, t)| (frame.key(*cell), *cell, *t)).collect();
+        curve.sort_unstable_by_key(|(key, cell, _)| (*key, *cell));
+        let numbered = curve.into_iter().zip(1u64..);
+        let mut order: Vec<(Visit, u64, Cell, &Tally)> =
+            numbered.map(|((_, cell, tally), id)| (self.visit(cell, id), id, cell, tally)).collect();
+        order.sort_unstable_by_key(|(visit, id, _, _)| (*visit, *id));
+        let drawn: Vec<u64> = order.iter().map(|(_, _, _, t)| t.classes.iter().map(|c| c.drawn).sum()).collect();
         let weights: Vec<u64> = drawn.iter().map(|n| n + partition::TASK_WEIGHT).collect();
         let partitions = partition::split(&weights, self.settings.partitions);
         let sampling_probs: BTreeMap<ClassId, f64> =
             classes.iter().filter_map(|(c, p)| Some((*c, p.probability?))).collect();
         let target_samples: BTreeMap<ClassId, u64> =
             classes.iter().filter_map(|(c, p)| Some((*c, p.target?))).collect();
-        let numbered = order.iter().zip(drawn).zip(partitions).zip(1u64..);
-        let planned = numbered.map(|((((key, cell, tally), expected_chips), partition), task_id)| {
-            let task = Task {
-                task_id,
-                bbox: self.grid.bbox(*cell),
-                grid_step: self.settings.step,
-                polygon_count: tally.parcels,
-                class_distribution: tally.classes.iter().map(|c| (c.class, c.parcels)).collect(),
-                sampling_probs: sampling_probs.clone(),
-                target_samples: target_samples.clone(),
-                schema: Some(SCHEMA),
-                run_id: None,
-                seed: Some(self.settings.seed),
-                attempt: 0,
-            };
-            PlannedTask { task, partition, expected_chips, hilbert: *key }
-        });
+        let planned =
+            order.iter().zip(drawn).zip(partitions).map(|(((_, id, cell, tally), expected_chips), partition)| {
+                let task = Task {
+                    task_id: *id,
+                    bbox: self.grid.bbox(*cell),
+                    grid_step: self.settings.step,
+                    polygon_count: tally.parcels,
+                    class_distribution: tally.classes.iter().map(|c| (c.class, c.parcels)).collect(),
+                    sampling_probs: sampling_probs.clone(),
+                    target_samples: target_samples.clone(),
+                    schema: Some(SCHEMA),
+                    run_id: None,
+                    seed: Some(self.settings.seed),
+                    attempt: 0,
+                };
+                PlannedTask { task, partition, expected_chips }
+            });
         planned.collect()
     }
 
-    /// Hash of the settings' context and of every task as it will be sent; the tasks carry seed, step,
-    /// probabilities and targets themselves. Partitions are left out: they do not change the dataset.
+    fn visit(&self, cell: Cell, task_id: u64) -> Visit {
+        let [w, s, e, n] = self.grid.bbox(cell);
+        let season = self.settings.seasons.draw_index(self.settings.seed, task_id);
+        Visit::of(cell, (w + e) / 2.0, (s + n) / 2.0, season)
+    }
+
+    /// Hash of the settings' context and of every task as it will be sent, by number; the tasks carry seed, step,
+    /// probabilities and targets themselves. Order and partitions are left out: they do not change the dataset.
     fn derive_run_id(&self, tasks: &[PlannedTask]) -> String {
         let hash = |value: &serde_json::Value| fnv1a(value.to_string().as_bytes());
-        let sent: Vec<u64> = tasks.iter().map(|t| hash(&serde_json::json!([t.task, t.expected_chips]))).collect();
+        let mut sent: Vec<(u64, u64)> =
+            tasks.iter().map(|t| (t.task.task_id, hash(&serde_json::json!([t.task, t.expected_chips])))).collect();
+        sent.sort_unstable();
+        let sent: Vec<u64> = sent.into_iter().map(|(_, hash)| hash).collect();
         let (context, names) = (&self.settings.context, &self.settings.classes);
         format!("{:016x}", hash(&serde_json::json!([context, names, self.settings.min_parcels, sent])))
     }

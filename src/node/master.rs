@@ -61,7 +61,7 @@ pub async fn plan(
     classes: &ClassTable,
     drain: &CancellationToken,
 ) -> Result<Plan, NodeError> {
-    let planner = Planner::new(settings(config, &*source, classes))?;
+    let planner = Planner::new(settings(config, &*source, classes)?)?;
     let stage = Planning::new(planner).start();
     let lane: Lane<ParcelsScanned> = Lane::new("planner", BATCHES, stage.clone().recipient());
     let end: Lane<ScanEnded> = Lane::new("planner", 1, stage.recipient());
@@ -111,7 +111,7 @@ fn scan(
     Ok(rows)
 }
 
-fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) -> PlanSettings {
+fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) -> Result<PlanSettings, NodeError> {
     let sampling = match config.sampling.mode {
         SamplingMode::Basic => Sampling::Basic,
         SamplingMode::Balanced => Sampling::Balanced {
@@ -132,16 +132,17 @@ fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) ->
         ],
         "chips": config.chips,
     });
-    PlanSettings {
+    Ok(PlanSettings {
         seed: config.run.seed,
         step: config.grid.step,
         min_parcels: config.grid.min_parcels,
         sampling,
         classes: classes.classes().iter().map(|(class, info)| (*class, info.name.clone())).collect(),
+        seasons: parts::seasons(config)?,
         partitions: config.kafka.partitions,
         run_id: config.run.id().map(str::to_owned),
         context: decisive.to_string(),
-    }
+    })
 }
 
 async fn publish(

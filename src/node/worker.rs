@@ -158,12 +158,16 @@ impl Road {
             compression: parts::compression(config),
             names: parts::names(config)?,
         };
+        let cpu = CpuPool::new(cores).map_err(threads)?;
+        // Each reads the system's certificates, which is most of a start: side by side.
+        let doors = || rayon::join(|| parts::catalog(config), || parts::imagery_http(config));
+        let (catalog, http) = cpu.pool().install(doors);
         Ok(Self {
             worker,
             store,
-            catalog: parts::catalog(config)?,
-            http: parts::imagery_http(config)?,
-            cpu: CpuPool::new(cores).map_err(threads)?,
+            catalog: catalog?,
+            http: http?,
+            cpu,
             cores,
             bands: encoding.bands.clone(),
             seasons: Arc::new(parts::seasons(config)?),
