@@ -1,6 +1,8 @@
 //! Pure rules of the pipeline: no clock, no files, no network, no entropy, no runtime.
 
 pub mod band;
+pub mod band_stats;
+pub mod block;
 pub mod chip_name;
 pub mod class_table;
 pub mod classes;
@@ -14,6 +16,7 @@ pub mod labels;
 pub mod ledger;
 pub mod manifest;
 pub mod parcel;
+pub mod parcel_state;
 pub mod partition;
 pub mod plan;
 pub mod plan_record;
@@ -21,12 +24,17 @@ pub mod planner;
 pub mod polygon;
 pub mod progress;
 pub mod provenance;
+pub mod quad;
+pub mod quota;
+pub mod rarest;
 pub mod result;
 pub mod sampling;
 pub mod scene;
 pub mod scene_query;
 pub mod season;
+pub mod split;
 pub mod sweep;
 pub mod tally;
 pub mod task;
+pub mod throttle;
 pub mod window;

@@ -36,6 +36,16 @@ pub enum Sampling {
     },
 }
 
+/// In which order tasks are published. Their numbers follow the curve in any case, so the dataset does not depend
+/// on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Along the Hilbert curve, in territories.
+    Space,
+    /// Those first that fill the targets with the fewest tasks, dealt out to the partitions in turn.
+    Rarest,
+}
+
 /// Everything that decides what the plan says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanSettings {
@@ -49,7 +59,9 @@ pub struct PlanSettings {
     pub sampling: Sampling,
     /// Classes of the class table with their names.
     pub classes: BTreeMap<ClassId, String>,
-    /// Seasons that tasks draw their scenes from; decides the order of tasks.
+    /// In which order tasks are published.
+    pub order: Order,
+    /// Seasons that tasks draw their scenes from: those of one season are visited together.
     pub seasons: Seasons,
     /// Partitions of the task topic.
     pub partitions: i32,
@@ -198,7 +210,7 @@ pub struct PlanSummary {
 pub struct Plan {
     /// Totals.
     pub summary: PlanSummary,
-    /// Tasks in global order, numbered from 1.
+    /// Tasks in the order in which they are published; numbered from 1 along the Hilbert curve.
     pub tasks: Vec<PlannedTask>,
 }
 

@@ -17,9 +17,10 @@ use super::hilbert::Frame;
 use super::parcel::{Reject, ScannedParcel};
 use super::partition;
 use super::plan::{
-    ClassPlan, FEW_PARCELS, MAX_UNKNOWN_LABELS, NO_CLASS, PartitionLoad, Plan, PlanError, PlanSettings, PlanSummary,
-    PlannedTask, Sampling, TOP_UNKNOWN,
+    ClassPlan, FEW_PARCELS, MAX_UNKNOWN_LABELS, NO_CLASS, Order, PartitionLoad, Plan, PlanError, PlanSettings,
+    PlanSummary, PlannedTask, Sampling, TOP_UNKNOWN,
 };
+use super::rarest;
 use super::sampling::is_drawn;
 use super::sweep::Visit;
 use super::task::{SCHEMA, Task, fnv1a};
@@ -145,11 +146,16 @@ impl Planner {
         for plan in classes.values_mut() {
             plan.target = self.target(plan);
         }
-        let mut tasks = self.lay_out(&kept, &classes);
+        let along = along_the_curve(&kept);
+        let mut tasks = self.number(&along, &classes);
         let run_id = self.settings.run_id.clone().unwrap_or_else(|| self.derive_run_id(&tasks));
         for planned in &mut tasks {
             planned.task.run_id = Some(run_id.clone());
         }
+        let tasks = match self.settings.order {
+            Order::Space => self.swept(tasks, &along),
+            Order::Rarest => self.rarest_first(tasks, &along, &classes),
+        };
         let summary = PlanSummary {
             run_id,
             seed: self.settings.seed,
@@ -224,57 +230,75 @@ impl Planner {
         Ok((kept, BTreeMap::from([(FEW_PARCELS.to_owned(), few), (NO_CLASS.to_owned(), no_class)])))
     }
 
-    /// Tasks numbered along the Hilbert curve, in the order of [`super::sweep`], which the partitions cut into pieces. The
-    /// number decides a task's season and name, so it must not follow from the order, which follows from the season.
-    fn lay_out(&self, kept: &[(Cell, &Tally)], classes: &BTreeMap<ClassId, ClassPlan>) -> Vec<PlannedTask> {
-        let frame = Frame::around(kept.iter().map(|(cell, _)| *cell));
-        let mut curve: Vec<(u64, Cell, &Tally)> = kept.iter().map(|(cell, t)| (frame.key(*cell), *cell, *t)).collect();
-        curve.sort_unstable_by_key(|(key, cell, _)| (*key, *cell));
-        let numbered = curve.into_iter().zip(1u64..);
-        let mut order: Vec<(Visit, u64, Cell, &Tally)> =
-            numbered.map(|((_, cell, tally), id)| (self.visit(cell, id), id, cell, tally)).collect();
-        order.sort_unstable_by_key(|(visit, id, _, _)| (*visit, *id));
-        let drawn: Vec<u64> = order.iter().map(|(_, _, _, t)| t.classes.iter().map(|c| c.drawn).sum()).collect();
-        let weights: Vec<u64> = drawn.iter().map(|n| n + partition::TASK_WEIGHT).collect();
-        let partitions = partition::split(&weights, self.settings.partitions);
+    /// Tasks numbered along the curve. The number decides a task's season and name, so it must not follow from the order
+    /// in which tasks are visited, which follows from the season.
+    fn number(&self, along: &[Placed<'_>], classes: &BTreeMap<ClassId, ClassPlan>) -> Vec<PlannedTask> {
         let sampling_probs: BTreeMap<ClassId, f64> =
             classes.iter().filter_map(|(c, p)| Some((*c, p.probability?))).collect();
         let target_samples: BTreeMap<ClassId, u64> =
             classes.iter().filter_map(|(c, p)| Some((*c, p.target?))).collect();
-        let planned =
-            order.iter().zip(drawn).zip(partitions).map(|(((_, id, cell, tally), expected_chips), partition)| {
-                let task = Task {
-                    task_id: *id,
-                    bbox: self.grid.bbox(*cell),
-                    grid_step: self.settings.step,
-                    polygon_count: tally.parcels,
-                    class_distribution: tally.classes.iter().map(|c| (c.class, c.parcels)).collect(),
-                    sampling_probs: sampling_probs.clone(),
-                    target_samples: target_samples.clone(),
-                    schema: Some(SCHEMA),
-                    run_id: None,
-                    seed: Some(self.settings.seed),
-                    attempt: 0,
-                };
-                PlannedTask { task, partition, expected_chips }
-            });
+        let planned = along.iter().zip(1u64..).map(|((_, cell, tally), task_id)| {
+            let task = Task {
+                task_id,
+                bbox: self.grid.bbox(*cell),
+                grid_step: self.settings.step,
+                polygon_count: tally.parcels,
+                class_distribution: tally.classes.iter().map(|c| (c.class, c.parcels)).collect(),
+                sampling_probs: sampling_probs.clone(),
+                target_samples: target_samples.clone(),
+                schema: Some(SCHEMA),
+                run_id: None,
+                seed: Some(self.settings.seed),
+                attempt: 0,
+            };
+            PlannedTask { task, partition: 0, expected_chips: tally.classes.iter().map(|c| c.drawn).sum() }
+        });
         planned.collect()
     }
 
-    fn visit(&self, cell: Cell, task_id: u64) -> Visit {
-        let [w, s, e, n] = self.grid.bbox(cell);
-        let season = self.settings.seasons.draw_index(self.settings.seed, task_id);
-        Visit::of(cell, (w + e) / 2.0, (s + n) / 2.0, season)
+    /// The same tasks in the order of [`Visit`], which the partitions cut into pieces.
+    fn swept(&self, tasks: Vec<PlannedTask>, along: &[Placed<'_>]) -> Vec<PlannedTask> {
+        let visit = |cell: Cell, task_id| {
+            let [w, s, e, n] = self.grid.bbox(cell);
+            let season = self.settings.seasons.draw_index(self.settings.seed, task_id);
+            Visit::of(cell, (w + e) / 2.0, (s + n) / 2.0, season)
+        };
+        let visits = tasks.into_iter().zip(along).map(|(t, (_, cell, _))| (visit(*cell, t.task.task_id), t));
+        let mut visits: Vec<(Visit, PlannedTask)> = visits.collect();
+        visits.sort_unstable_by_key(|(visit, planned)| (*visit, planned.task.task_id));
+        let weights: Vec<u64> = visits.iter().map(|(_, t)| t.expected_chips + partition::TASK_WEIGHT).collect();
+        let partitions = partition::split(&weights, self.settings.partitions);
+        visits
+            .into_iter()
+            .zip(partitions)
+            .map(|((_, planned), partition)| PlannedTask { partition, ..planned })
+            .collect()
     }
 
-    /// Hash of the settings' context and of every task as it will be sent, by number; the tasks carry seed, step,
-    /// probabilities and targets themselves. Order and partitions are left out: they do not change the dataset.
+    /// The same tasks in the order of [`rarest`], dealt out to the partitions in turn.
+    fn rarest_first(
+        &self,
+        tasks: Vec<PlannedTask>,
+        along: &[Placed<'_>],
+        classes: &BTreeMap<ClassId, ClassPlan>,
+    ) -> Vec<PlannedTask> {
+        let Sampling::Balanced { conversion_rate, .. } = self.settings.sampling else {
+            return self.swept(tasks, along);
+        };
+        let wanted = classes.iter().filter_map(|(class, plan)| Some((*class, plan.target? as f64 / conversion_rate)));
+        let drawn = |(_, _, tally): &Placed<'_>| tally.classes.iter().map(|c| (c.class, c.drawn)).collect();
+        let drawn: Vec<Vec<(ClassId, u64)>> = along.iter().map(drawn).collect();
+        let turns = (0..self.settings.partitions).cycle();
+        let mut tasks: Vec<Option<PlannedTask>> = tasks.into_iter().map(Some).collect();
+        let chosen = rarest::order(&drawn, &wanted.collect()).into_iter().filter_map(|i| tasks[i].take());
+        chosen.zip(turns).map(|(planned, partition)| PlannedTask { partition, ..planned }).collect()
+    }
+
+    /// Hash of the settings' context and of every task as it will be sent; the tasks carry seed, step,
+    /// probabilities and targets themselves. Partitions are left out: they do not change the dataset.
     fn derive_run_id(&self, tasks: &[PlannedTask]) -> String {
         let hash = |value: &serde_json::Value| fnv1a(value.to_string().as_bytes());
-        let mut sent: Vec<(u64, u64)> =
-            tasks.iter().map(|t| (t.task.task_id, hash(&serde_json::json!([t.task, t.expected_chips])))).collect();
-        sent.sort_unstable();
-        let sent: Vec<u64> = sent.into_iter().map(|(_, hash)| hash).collect();
+        let sent: Vec<u64> = tasks.iter().map(|t| hash(&serde_json::json!([t.task, t.expected_chips]))).collect();
         let (context, names) = (&self.settings.context, &self.settings.classes);
         format!("{:016x}", hash(&serde_json::json!([context, names, self.settings.min_parcels, sent])))
     }
@@ -297,6 +321,16 @@ impl Tally {
             None => self.classes.push(ClassTally { class, parcels: 1, drawn }),
         }
     }
+}
+
+/// A cell with its place along the Hilbert curve.
+type Placed<'a> = (u64, Cell, &'a Tally);
+
+fn along_the_curve<'a>(kept: &[(Cell, &'a Tally)]) -> Vec<Placed<'a>> {
+    let frame = Frame::around(kept.iter().map(|(cell, _)| *cell));
+    let mut order: Vec<Placed<'a>> = kept.iter().map(|(cell, t)| (frame.key(*cell), *cell, *t)).collect();
+    order.sort_unstable_by_key(|(key, cell, _)| (*key, *cell));
+    order
 }
 
 fn loads(tasks: &[PlannedTask], partitions: i32) -> Vec<PartitionLoad> {

@@ -9,8 +9,13 @@ use std::process::ExitCode;
 use super::cli::{Action, Invocation, Role, TopicsAction};
 use super::config::{Config, Need, process_env};
 use super::error::NodeError;
+use super::probes::Probes;
 use super::topics::{Consent, TopicsCommand};
-use super::{all, demo, dlq, group, master, monitor, parts, plan, shutdown, telemetry, topics, verify, worker};
+use super::{
+    all, dataset, demo, dlq, group, master, metrics_http, monitor, parts, plan, shutdown, telemetry, topics, verify,
+    worker,
+};
+use crate::adapters::finished::rejections::Failures;
 use crate::demo::server::DemoServer;
 
 /// Runs one command to its end.
@@ -34,6 +39,9 @@ fn start(invocation: Invocation) -> Result<(), NodeError> {
     match &action {
         Action::Config { explain } => return show_config(&config, *explain),
         Action::Verify(asked) => return verify::run(asked, &mut std::io::stdout().lock()),
+        Action::Dataset(asked) if !asked.dead_letters => {
+            return dataset::run(&config, asked, Failures::new(), &mut std::io::stdout());
+        }
         _ => {}
     }
     let runtime = || {
@@ -110,6 +118,15 @@ async fn run(
             server.stop().await;
             Ok(())
         }
+        Action::Dataset(asked) => {
+            config.require(&[Need::Broker])?;
+            let broker = parts::broker(&config, "dataset").await?;
+            let letters = dlq::open_letters(&*broker, &config.kafka.dlq_topic).await?;
+            let failures = letters.into_iter().filter_map(|letter| Some((letter.task?, letter.reason))).collect();
+            let work = move || dataset::run(&config, &asked, failures, &mut std::io::stdout());
+            let done = tokio::task::spawn_blocking(work).await;
+            done.map_err(|_| NodeError::Stopped("finishing the dataset panicked".into()))?
+        }
         Action::Config { .. } | Action::Verify(_) => Ok(()),
     }
 }
@@ -120,27 +137,43 @@ async fn play(
     exit_when_done: bool,
     drain: &tokio_util::sync::CancellationToken,
 ) -> Result<(), NodeError> {
+    let needs: &[Need] = match role {
+        Role::Master | Role::Worker => &[Need::Parcels, Need::Broker],
+        Role::Monitor => &[Need::Broker],
+        Role::All => &[Need::Parcels],
+    };
+    config.require(needs)?;
+    let end = tokio_util::sync::CancellationToken::new();
+    let _ends_with_the_role = end.clone().drop_guard();
+    let (name, client) = match role {
+        Role::Master => ("master", "master".to_owned()),
+        Role::Worker => ("worker", parts::worker_id(config)),
+        Role::Monitor => ("monitor", "monitor".to_owned()),
+        Role::All => ("all", "all".to_owned()),
+    };
+    let probes = match config.metrics.listen() {
+        Some(listen) => {
+            let probes = Probes::install(name)?;
+            metrics_http::serve(listen, probes.clone(), end).await?;
+            probes
+        }
+        None => Probes::default(),
+    };
+    let broker = parts::broker(config, &client).await?;
+    if matches!(role, Role::Master | Role::Monitor) {
+        let (asked, topic) = (broker.clone(), config.kafka.tasks_topic.clone());
+        probes.ask("broker", move || {
+            let (broker, topic) = (asked.clone(), topic.clone());
+            async move { broker.describe_topics(&[&topic]).await.map(drop).map_err(|e| e.to_string()) }
+        });
+    }
     match role {
         Role::Master => {
-            config.require(&[Need::Parcels, Need::Broker])?;
-            let broker = parts::broker(config, "master").await?;
             let plan = master::run(config, broker, drain).await?;
             plan::print_plan(&plan, &mut std::io::stdout()).map_err(NodeError::system("writing the plan"))
         }
-        Role::Worker => {
-            config.require(&[Need::Parcels, Need::Broker])?;
-            let broker = parts::broker(config, &parts::worker_id(config)).await?;
-            worker::run(config, broker, drain, exit_when_done).await.map(|_| ())
-        }
-        Role::Monitor => {
-            config.require(&[Need::Broker])?;
-            let broker = parts::broker(config, "monitor").await?;
-            monitor::run(config, broker, drain, exit_when_done).await.map(|_| ())
-        }
-        Role::All => {
-            config.require(&[Need::Parcels])?;
-            let broker = parts::broker(config, "all").await?;
-            all::run(config, broker, drain, exit_when_done).await.map(|_| ())
-        }
+        Role::Worker => worker::run(config, broker, drain, exit_when_done, &probes).await.map(drop),
+        Role::Monitor => monitor::run(config, broker, drain, exit_when_done).await.map(drop),
+        Role::All => all::run(config, broker, drain, exit_when_done, &probes).await.map(drop),
     }
 }

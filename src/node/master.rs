@@ -16,7 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{Config, SamplingMode};
+use super::config::{CellOrder, Config, SamplingMode};
 use super::error::NodeError;
 use super::parts;
 use crate::actors::lane::Lane;
@@ -25,7 +25,7 @@ use crate::actors::publisher::Publisher;
 use crate::adapters::broker::{Broker, ReadEvent, Record};
 use crate::adapters::parcels::{ParcelError, ParcelSource, ScanProgress};
 use crate::domain::class_table::ClassTable;
-use crate::domain::plan::{Plan, PlanSettings, Sampling};
+use crate::domain::plan::{Order, Plan, PlanSettings, Sampling};
 use crate::domain::plan_record::{ClassPlan, PLAN_SCHEMA, PlanRecord, PlanState};
 use crate::domain::planner::Planner;
 use crate::domain::task::{Task, fnv1a};
@@ -111,7 +111,12 @@ fn scan(
     Ok(rows)
 }
 
-fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) -> Result<PlanSettings, NodeError> {
+/// What decides the plan, out of the configuration.
+pub(super) fn settings(
+    config: &Config,
+    source: &dyn ParcelSource,
+    classes: &ClassTable,
+) -> Result<PlanSettings, NodeError> {
     let sampling = match config.sampling.mode {
         SamplingMode::Basic => Sampling::Basic,
         SamplingMode::Balanced => Sampling::Balanced {
@@ -138,6 +143,10 @@ fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) ->
         min_parcels: config.grid.min_parcels,
         sampling,
         classes: classes.classes().iter().map(|(class, info)| (*class, info.name.clone())).collect(),
+        order: match config.grid.order {
+            CellOrder::Space => Order::Space,
+            CellOrder::Rarest => Order::Rarest,
+        },
         seasons: parts::seasons(config)?,
         partitions: config.kafka.partitions,
         run_id: config.run.id().map(str::to_owned),
