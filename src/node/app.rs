@@ -15,6 +15,7 @@ use super::{
 };
 use crate::adapters::finished::rejections::Failures;
 use crate::demo::server::DemoServer;
+use crate::domain::progress::Progress;
 
 /// Runs one command to its end.
 pub fn main(invocation: Invocation) -> ExitCode {
@@ -150,12 +151,20 @@ async fn play(
         Role::Monitor => {
             config.require(&[Need::Broker])?;
             let broker = parts::broker(config, "monitor").await?;
-            monitor::run(config, broker, drain, exit_when_done).await.map(|_| ())
+            monitor::run(config, broker, drain, exit_when_done).await.map(|progress| say_next(config, &progress))
         }
         Role::All => {
             config.require(&[Need::Parcels])?;
             let broker = parts::broker(config, "all").await?;
-            all::run(config, broker, drain, exit_when_done).await.map(|_| ())
+            all::run(config, broker, drain, exit_when_done).await.map(|report| say_next(config, &report.progress))
         }
+    }
+}
+
+/// After the last task there is one thing left to do.
+fn say_next(config: &Config, progress: &Progress) {
+    if progress.complete {
+        let command = format!("node dataset finish {}", config.output.dir.display());
+        tracing::info!(command, "the run is complete; this makes the dataset ready for training");
     }
 }
