@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use satellite_pipeline::adapters::broker::{Broker, EmbeddedBroker, EmbeddedLimits, ReadEvent, Record};
 use satellite_pipeline::domain::plan::PlannedTask;
 use satellite_pipeline::node::config::Config;
+use satellite_pipeline::node::probes::Probes;
 use satellite_pipeline::node::{master, parts, telemetry, worker};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -76,8 +77,14 @@ async fn run(config: &Config, cells: &[[i64; 2]], out: &Path) -> Value {
     let begin = Instant::now();
     let first = watch_first(out.join(".staging"), begin);
     let drain = CancellationToken::new();
+    // As a node with `metrics.listen` does, unless the cost of that is what is measured.
+    let probes = if std::env::var_os("BENCH_NO_METRICS").is_some() {
+        Probes::default()
+    } else {
+        Probes::install("worker").unwrap()
+    };
     let counting = count(broker.clone(), config, tasks.len(), drain.clone(), begin);
-    let mut working = std::pin::pin!(worker::run(config, broker.clone(), &drain, false));
+    let mut working = std::pin::pin!(worker::run(config, broker.clone(), &drain, false, &probes));
     let (chips, wall_s, after) = tokio::select! {
         ended = &mut working => panic!("the worker ended early: {ended:?}"),
         counted = counting => counted,

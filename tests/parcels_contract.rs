@@ -155,6 +155,7 @@ fn planner_and_cells_count_the_same_parcels() {
         seed: 7,
         step: 0.05,
         min_parcels: 3,
+        order: satellite_pipeline::domain::plan::Order::Space,
         sampling: Sampling::Basic,
         classes: classes().classes().iter().map(|(id, info)| (*id, info.name.clone())).collect(),
         partitions: 3,

@@ -44,8 +44,10 @@ pub struct Job {
     pub cancel: CancellationToken,
     /// When it arrived.
     pub started: Instant,
-    /// Span of the task, for logs.
-    pub span: Span,
+    /// Name of this worker.
+    pub worker: Arc<str>,
+    /// Parcels that were drawn and are not wanted any more, because their class has enough chips.
+    pub left_out: Vec<Rejection>,
 }
 
 /// Draw the parcels of a cell. To the sampler.
@@ -225,6 +227,19 @@ impl Fan {
 }
 
 impl Job {
+    /// What the events of a stage carry: which task, which worker, which stage.
+    pub fn span(&self, stage: &'static str) -> Span {
+        tracing::info_span!(parent: None, "task", task_id = self.task.task_id, worker = %self.worker, stage)
+    }
+
+    /// Settles a task of which nothing is wanted any more: it has a result and no manifest, so that it can be
+    /// done after all when targets are raised.
+    pub fn unwanted(self, worker: &str) {
+        let mut result = TaskResult::empty(&self.task, worker, Status::SkippedQuota);
+        result.elapsed_ms = self.started.elapsed().as_millis() as u64;
+        self.ticket.settle(Outcome::Unwanted(Box::new(result)));
+    }
+
     /// Settles with a failure of a stage before there were chips.
     pub fn fail(self, worker: &str, failure: Failure, status: Status) {
         let outcome = match failure.severity {

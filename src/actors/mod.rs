@@ -8,6 +8,7 @@ pub mod messages;
 pub mod pixels;
 pub mod planner;
 pub mod publisher;
+pub mod quotas;
 pub mod rasteriser;
 pub mod retry;
 pub mod sampler;

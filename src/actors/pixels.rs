@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use actix::{Actor, Context, Handler};
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
-use tracing::Instrument as _;
 
 use super::cpu::CpuPool;
 use super::health::Health;
@@ -67,14 +66,8 @@ impl Handler<Credited<ReadWindows>> for Pixels {
     type Result = ();
 
     fn handle(&mut self, asked: Credited<ReadWindows>, _: &mut Self::Context) {
-        let this = self.clone();
-        let span = asked.message.fan.job().span.clone();
-        let work = async move {
-            let Credited { message, credit } = asked;
-            this.read(message).await;
-            drop(credit);
-        };
-        actix::spawn(work.instrument(span));
+        let (this, span) = (self.clone(), asked.message.fan.job().span("pixels"));
+        asked.work(span, |message| this.read(message));
     }
 }
 

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
-use tracing::Instrument as _;
 
 use super::cpu::CpuPool;
 use super::lane::{Credited, Lane};
@@ -61,14 +60,8 @@ impl Handler<Credited<Rasterise>> for Rasteriser {
     type Result = ();
 
     fn handle(&mut self, asked: Credited<Rasterise>, _: &mut Self::Context) {
-        let this = self.clone();
-        let span = asked.message.fan.job().span.clone();
-        let work = async move {
-            let Credited { message, credit } = asked;
-            this.make(message).await;
-            drop(credit);
-        };
-        actix::spawn(work.instrument(span));
+        let (this, span) = (self.clone(), asked.message.fan.job().span("rasteriser"));
+        asked.work(span, |message| this.make(message));
     }
 }
 

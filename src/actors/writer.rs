@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use actix::{Actor, Context, Handler};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::Span;
 
 use super::lane::Credited;
 use super::messages::{ChipOutcome, Conclude, Done, Fan, Job, WriteChip};
@@ -41,14 +41,8 @@ impl Handler<Credited<WriteChip>> for Writer {
     type Result = ();
 
     fn handle(&mut self, asked: Credited<WriteChip>, _: &mut Self::Context) {
-        let this = self.clone();
-        let span = asked.message.fan.job().span.clone();
-        let work = async move {
-            let Credited { message, credit } = asked;
-            this.write(message).await;
-            drop(credit);
-        };
-        actix::spawn(work.instrument(span));
+        let (this, span) = (self.clone(), asked.message.fan.job().span("writer"));
+        asked.work(span, |message| this.write(message));
     }
 }
 
@@ -56,14 +50,8 @@ impl Handler<Credited<Conclude>> for Writer {
     type Result = ();
 
     fn handle(&mut self, asked: Credited<Conclude>, _: &mut Self::Context) {
-        let this = self.clone();
-        let span = asked.message.done.job.span.clone();
-        let work = async move {
-            let Credited { message, credit } = asked;
-            this.conclude(message.done).await;
-            drop(credit);
-        };
-        actix::spawn(work.instrument(span));
+        let (this, span) = (self.clone(), asked.message.done.job.span("writer"));
+        asked.work(span, |message| this.conclude(message.done));
     }
 }
 
@@ -108,9 +96,13 @@ impl Writer {
 
     /// Commits what there is, and settles.
     async fn conclude(self, done: Done) {
-        let Done { job, outcomes, skipped } = done;
+        let Done { mut job, outcomes, skipped } = done;
+        let left_out = std::mem::take(&mut job.left_out);
         let outcome = match Verdict::of(outcomes, skipped) {
-            Verdict::Keep(summary) => self.commit(&job, *summary).await,
+            Verdict::Keep(mut summary) => {
+                summary.rejected.extend(left_out);
+                self.commit(&job, *summary).await
+            }
             Verdict::Abandoned => Outcome::Abandoned,
             Verdict::Broken(failure) if failure.severity == Severity::Fatal => Outcome::Fatal(failure),
             Verdict::Broken(failure) => match self.finished_elsewhere(&job).await {
@@ -190,8 +182,8 @@ impl Writer {
         &self,
         work: impl FnOnce(&dyn DatasetStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Failure> {
-        let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || work(&*store)).await {
+        let (store, span) = (self.store.clone(), Span::current());
+        match tokio::task::spawn_blocking(move || span.in_scope(|| work(&*store))).await {
             Ok(done) => done.map_err(|e| store_failure("writer", &e)),
             Err(_) => Err(Failure::fatal("writer", "writing panicked")),
         }

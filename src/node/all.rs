@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
 use super::error::NodeError;
+use super::probes::Probes;
 use super::{master, monitor, parts, worker};
 use crate::adapters::broker::Broker;
 use crate::adapters::dataset::DatasetStore as _;
@@ -34,6 +35,7 @@ pub async fn run(
     broker: Arc<dyn Broker>,
     drain: &CancellationToken,
     exit_when_done: bool,
+    probes: &Probes,
 ) -> Result<AllReport, NodeError> {
     // What cannot work is said before anything is started.
     parts::parcels(config, parts::classes(config)?)?;
@@ -51,7 +53,7 @@ pub async fn run(
         planned
     };
     let working = async {
-        let worked = worker::run(config, broker.clone(), &stop_worker, false).await;
+        let worked = worker::run(config, broker.clone(), &stop_worker, false, probes).await;
         if worked.is_err() {
             stop_monitor.cancel();
         }

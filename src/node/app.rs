@@ -9,9 +9,11 @@ use std::process::ExitCode;
 use super::cli::{Action, Invocation, Role, TopicsAction};
 use super::config::{Config, Need, process_env};
 use super::error::NodeError;
+use super::probes::Probes;
 use super::topics::{Consent, TopicsCommand};
 use super::{
-    all, dataset, demo, dlq, group, master, monitor, parts, plan, shutdown, telemetry, topics, verify, worker,
+    all, dataset, demo, dlq, group, master, metrics_http, monitor, parts, plan, shutdown, telemetry, topics, verify,
+    worker,
 };
 use crate::adapters::finished::rejections::Failures;
 use crate::demo::server::DemoServer;
@@ -136,28 +138,48 @@ async fn play(
     exit_when_done: bool,
     drain: &tokio_util::sync::CancellationToken,
 ) -> Result<(), NodeError> {
+    let needs: &[Need] = match role {
+        Role::Master | Role::Worker => &[Need::Parcels, Need::Broker],
+        Role::Monitor => &[Need::Broker],
+        Role::All => &[Need::Parcels],
+    };
+    config.require(needs)?;
+    let end = tokio_util::sync::CancellationToken::new();
+    let _ends_with_the_role = end.clone().drop_guard();
+    let (name, client) = match role {
+        Role::Master => ("master", "master".to_owned()),
+        Role::Worker => ("worker", parts::worker_id(config)),
+        Role::Monitor => ("monitor", "monitor".to_owned()),
+        Role::All => ("all", "all".to_owned()),
+    };
+    let probes = match config.metrics.listen() {
+        Some(listen) => {
+            let probes = Probes::install(name)?;
+            metrics_http::serve(listen, probes.clone(), end).await?;
+            probes
+        }
+        None => Probes::default(),
+    };
+    let broker = parts::broker(config, &client).await?;
+    if matches!(role, Role::Master | Role::Monitor) {
+        let (asked, topic) = (broker.clone(), config.kafka.tasks_topic.clone());
+        probes.ask("broker", move || {
+            let (broker, topic) = (asked.clone(), topic.clone());
+            async move { broker.describe_topics(&[&topic]).await.map(drop).map_err(|e| e.to_string()) }
+        });
+    }
     match role {
         Role::Master => {
-            config.require(&[Need::Parcels, Need::Broker])?;
-            let broker = parts::broker(config, "master").await?;
             let plan = master::run(config, broker, drain).await?;
             plan::print_plan(&plan, &mut std::io::stdout()).map_err(NodeError::system("writing the plan"))
         }
-        Role::Worker => {
-            config.require(&[Need::Parcels, Need::Broker])?;
-            let broker = parts::broker(config, &parts::worker_id(config)).await?;
-            worker::run(config, broker, drain, exit_when_done).await.map(|_| ())
-        }
+        Role::Worker => worker::run(config, broker, drain, exit_when_done, &probes).await.map(drop),
         Role::Monitor => {
-            config.require(&[Need::Broker])?;
-            let broker = parts::broker(config, "monitor").await?;
             monitor::run(config, broker, drain, exit_when_done).await.map(|progress| say_next(config, &progress))
         }
-        Role::All => {
-            config.require(&[Need::Parcels])?;
-            let broker = parts::broker(config, "all").await?;
-            all::run(config, broker, drain, exit_when_done).await.map(|report| say_next(config, &report.progress))
-        }
+        Role::All => all::run(config, broker, drain, exit_when_done, &probes)
+            .await
+            .map(|report| say_next(config, &report.progress)),
     }
 }
 

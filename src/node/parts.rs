@@ -90,6 +90,7 @@ pub fn topics(config: &Config) -> Vec<TopicSpec> {
         spec(&kafka.results_topic, 1),
         spec(&kafka.dlq_topic, 1),
         spec(&kafka.control_topic, 1).compacted(),
+        spec(&kafka.status_topic, 1).compacted(),
     ]
 }
 
@@ -115,7 +116,23 @@ pub fn imagery_http(config: &Config) -> Result<Arc<Http>, NodeError> {
     Ok(Arc::new(Http::new(HttpSettings {
         connect_timeout: config.imagery.connect_timeout,
         read_timeout: config.imagery.read_timeout,
+        body_timeout: config.imagery.read_timeout * 2,
         per_host: config.imagery.requests_per_host,
+        trust: trust(config)?,
+        ..HttpSettings::default()
+    })?))
+}
+
+/// HTTP for the catalog.
+///
+/// # Errors
+/// Unusable settings.
+pub fn catalog_http(config: &Config) -> Result<Arc<Http>, NodeError> {
+    Ok(Arc::new(Http::new(HttpSettings {
+        connect_timeout: config.imagery.connect_timeout,
+        read_timeout: config.stac.timeout,
+        body_timeout: config.stac.timeout,
+        per_host: config.stac.requests_in_flight,
         trust: trust(config)?,
         ..HttpSettings::default()
     })?))
@@ -125,15 +142,7 @@ pub fn imagery_http(config: &Config) -> Result<Arc<Http>, NodeError> {
 ///
 /// # Errors
 /// Unusable settings.
-pub fn catalog(config: &Config) -> Result<Arc<dyn Catalog>, NodeError> {
-    let http = Arc::new(Http::new(HttpSettings {
-        connect_timeout: config.imagery.connect_timeout,
-        read_timeout: config.stac.timeout,
-        body_timeout: config.stac.timeout,
-        per_host: config.stac.requests_in_flight,
-        trust: trust(config)?,
-        ..HttpSettings::default()
-    })?);
+pub fn catalog(config: &Config, http: Arc<Http>) -> Result<Arc<dyn Catalog>, NodeError> {
     let mut settings = CatalogSettings::new(stac_url(config)?);
     settings.relative_href_base = config.stac.relative_href_base().map(str::to_owned);
     settings.neighbourhood_deg = config.stac.neighbourhood;

@@ -7,6 +7,7 @@ use actix::Actor;
 use satellite_pipeline::actors::cpu::CpuPool;
 use satellite_pipeline::actors::lane::{Credited, Lane};
 use satellite_pipeline::actors::messages::{Conclude, Drawn, FindScenes, SampleParcels};
+use satellite_pipeline::actors::quotas::Quotas;
 use satellite_pipeline::actors::sampler::Sampler;
 use satellite_pipeline::actors::ticket::Outcome;
 use satellite_pipeline::adapters::crs::Crs;
@@ -48,6 +49,10 @@ struct Bed {
 }
 
 fn bed(parcels: impl ParcelSource + 'static) -> Bed {
+    bed_with(parcels, &Quotas::default())
+}
+
+fn bed_with(parcels: impl ParcelSource + 'static, quotas: &Quotas) -> Bed {
     let (scenes, to_scenes) = lane(4);
     let (conclude, concluded) = lane(4);
     let sampler = Sampler {
@@ -55,6 +60,7 @@ fn bed(parcels: impl ParcelSource + 'static) -> Bed {
         parcels: Arc::new(parcels),
         min_parcels: 3,
         margin_m: 1_500.0,
+        quotas: quotas.clone(),
         cpu: CpuPool::new(1).unwrap(),
         scenes,
         conclude,
@@ -108,6 +114,51 @@ fn cells_with_nothing_to_do_end_here() {
             assert_eq!((done.skipped, done.outcomes.len()), (Some(status), 0));
             bed.scenes.nothing().await;
         }
+    });
+}
+
+#[test]
+fn a_class_with_enough_chips_is_left_out_and_the_others_keep_their_numbers() {
+    const PEAS: &str = "3301020300";
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let rows = || {
+            let peas = (41..=46).map(|i| field(i, 0.001 * i as f64 - 0.0005, 40.002, PEAS));
+            memory(fields().into_iter().chain(peas).collect())
+        };
+        let quotas = Quotas::default();
+        let wanted = || {
+            let mut task = task(1, CELL);
+            task.sampling_probs = [(class(5), 0.5), (class(6), 1.0)].into();
+            task.target_samples = [(class(5), 30), (class(6), 7)].into();
+            task
+        };
+        let mut sample = async |quotas: &Quotas| {
+            let mut bed = bed_with(rows(), quotas);
+            bed.lane.send(SampleParcels { job: stage.job(wanted()).await }).await;
+            let FindScenes { job, drawn, .. } = bed.scenes.next().await.message;
+            let left_out = job.left_out.clone();
+            drop(job);
+            assert_eq!(stage.outcome().await, Outcome::Lost, "the test has dropped it");
+            (left_out, drawn)
+        };
+        let (none, all) = sample(&quotas).await;
+        assert!(none.is_empty() && all.iter().any(|d| d.class == class(5)) && all.iter().any(|d| d.class == class(6)));
+        quotas.note("run1", &[(class(5), 30), (class(6), 6)].into());
+        let (left_out, drawn) = sample(&quotas).await;
+        assert_eq!(drawn, all.iter().filter(|d| d.class == class(6)).cloned().collect::<Vec<_>>());
+        assert!(drawn[0].chip > 0, "the numbers are those of the whole draw");
+        let ids: Vec<i64> = left_out.iter().map(|r| r.parcel).collect();
+        assert_eq!(ids, all.iter().filter(|d| d.class == class(5)).map(|d| d.parcel).collect::<Vec<_>>());
+        assert!(left_out.iter().all(|r| r.reason == "quota" && r.class == class(5)));
+
+        quotas.note("run1", &[(class(6), 7)].into());
+        let mut bed = bed_with(rows(), &quotas);
+        bed.lane.send(SampleParcels { job: stage.job(wanted()).await }).await;
+        let Outcome::Unwanted(result) = stage.outcome().await else { panic!("nothing is wanted") };
+        assert_eq!((result.status, result.chips_saved, result.error), (Status::SkippedQuota, 0, None));
+        bed.scenes.nothing().await;
+        bed.conclude.nothing().await;
     });
 }
 

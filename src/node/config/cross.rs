@@ -4,7 +4,7 @@
 //! and the remedy.
 
 use super::error::ConfigError;
-use super::sections::{Compression, RANDOM_SEASON, SamplingMode};
+use super::sections::{CellOrder, Compression, RANDOM_SEASON, SamplingMode};
 use super::{Config, ConfigErrors};
 use crate::domain::band::Band;
 
@@ -59,6 +59,18 @@ impl Config {
                 "is empty, so no parcel would be drawn; name the classes, or use sampling.mode = \"basic\"",
             ));
         }
+        if self.sampling.mode == SamplingMode::Basic {
+            // What these two go by are targets.
+            if self.grid.order == CellOrder::Rarest {
+                found.push(
+                    self.conflict("grid.order", "\"rarest\" goes by targets, and sampling.mode = \"basic\" has none"),
+                );
+            }
+            if self.sampling.stop_when_filled {
+                let problem = "goes by targets, and sampling.mode = \"basic\" has none";
+                found.push(self.conflict("sampling.stop_when_filled", problem));
+            }
+        }
         if self.output.compression == Compression::Deflate && self.output.compression_level > 12 {
             found.push(self.conflict("output.compression_level", "deflate has levels 1 to 12"));
         }
@@ -72,6 +84,7 @@ impl Config {
             ("kafka.results_topic", &k.results_topic),
             ("kafka.dlq_topic", &k.dlq_topic),
             ("kafka.control_topic", &k.control_topic),
+            ("kafka.status_topic", &k.status_topic),
         ];
         let twice = |(i, (key, topic)): (usize, &(&str, &String))| {
             let (other, _) = topics[..i].iter().find(|(_, earlier)| earlier == topic)?;

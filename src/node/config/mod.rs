@@ -10,6 +10,7 @@ mod cross;
 mod error;
 mod finishing;
 mod layer;
+mod metrics;
 mod rules;
 mod secret;
 mod sections;
@@ -28,10 +29,11 @@ use serde::{Deserialize, Serialize};
 pub use cross::Need;
 pub use error::{ConfigError, ConfigErrors};
 pub use finishing::{Finish, Split};
+pub use metrics::Metrics;
 pub use secret::{Address, Properties};
 pub use sections::{
-    Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Monitor, Output, Parcels, RANDOM_SEASON,
-    Resampling, Run, Sampling, SamplingMode, Stac, Ui, Worker,
+    CellOrder, Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Monitor, Output, Parcels,
+    RANDOM_SEASON, Resampling, Run, Sampling, SamplingMode, Stac, Ui, Worker,
 };
 
 use layer::{Errors, Layer};
@@ -76,6 +78,8 @@ pub struct Config {
     pub finish: Finish,
     /// How the monitor shows itself.
     pub monitor: Monitor,
+    /// Where a node tells of itself.
+    pub metrics: Metrics,
     /// What is logged, and how.
     pub log: Log,
     /// Where each value came from, by its full key.
@@ -127,6 +131,12 @@ impl Config {
     /// Everything that is wrong in it.
     pub fn from_toml(name: &str, text: &str) -> Result<Self, ConfigErrors> {
         Self::load_over(&[(name, text)], &[], [], &[])
+    }
+
+    /// Partitions a worker takes tasks from at a time; `None`: all that are assigned. Territories have no part in the
+    /// order `rarest`, which runs through all partitions.
+    pub fn focus(&self) -> Option<usize> {
+        (self.kafka.focus_partitions > 0 && self.grid.order == CellOrder::Space).then_some(self.kafka.focus_partitions)
     }
 
     /// Where the value of `key` (`section.key`, or an entry below it) came from.
@@ -217,6 +227,7 @@ impl PartialEq for Config {
             split,
             finish,
             monitor,
+            metrics,
             log,
             origins: _,
         } = self;
@@ -233,6 +244,7 @@ impl PartialEq for Config {
             && *split == other.split
             && *finish == other.finish
             && *monitor == other.monitor
+            && *metrics == other.metrics
             && *log == other.log
     }
 }

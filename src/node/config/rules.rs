@@ -203,6 +203,7 @@ pub(super) const KEYS: &[Key] = &[
     txt("kafka.results_topic", text::topic, TOPIC),
     txt("kafka.dlq_topic", text::topic, TOPIC),
     txt("kafka.control_topic", text::topic, TOPIC),
+    txt("kafka.status_topic", text::topic, TOPIC),
     txt("kafka.group", text::group, "1 to 249 printable characters"),
     int("kafka.partitions", 1, 10_000, "a whole number from 1 to 10000"),
     Key {
@@ -225,6 +226,7 @@ pub(super) const KEYS: &[Key] = &[
     flag("parcels.assume_immutable"),
     num("grid.step", 0.001, 5.0, "degrees, 0.001 to 5"),
     int("grid.min_parcels", 0, 1_000_000, "a whole number from 0 to 1000000"),
+    word("grid.order", &["space", "rarest"], "\"space\" or \"rarest\""),
     word("sampling.mode", &["balanced", "basic"], "\"balanced\" or \"basic\""),
     Key {
         name: "sampling.conversion_rate",
@@ -232,6 +234,7 @@ pub(super) const KEYS: &[Key] = &[
         allowed: "a number above 0, up to 1",
     },
     int("sampling.max_target", 1, 1_000_000_000, "chips, 1 to 1000000000"),
+    flag("sampling.stop_when_filled"),
     Key {
         name: "sampling.probabilities",
         rule: Rule::Table(Entry::Probability),
@@ -292,6 +295,7 @@ pub(super) const KEYS: &[Key] = &[
     int("worker.window_mb", 16, 1_048_576, "MiB, 16 to 1048576"),
     int("worker.max_attempts", 1, 1000, "a whole number from 1 to 1000"),
     num("worker.max_outage_s", 0.0, 604_800.0, "seconds, 0 to 604800"),
+    num("worker.heartbeat_s", 0.0, 3600.0, "seconds, 0 (none) to 3600"),
     num("worker.drain_timeout_s", 0.0, 86_400.0, "seconds, 0 to 86400"),
     int("split.seed", 0, i64::MAX, "a whole number from 0 to 9223372036854775807"),
     num("split.block_km", 0.1, 2000.0, "km, 0.1 to 2000"),
@@ -303,6 +307,7 @@ pub(super) const KEYS: &[Key] = &[
     txt("monitor.listen", text::listen, "IP:port, or \"\" (none)"),
     word("monitor.ui", &["auto", "tui", "log", "json", "none"], "\"auto\", \"tui\", \"log\", \"json\" or \"none\""),
     timeout("monitor.interval_s"),
+    txt("metrics.listen", text::listen, "IP:port, or \"\" (none)"),
     word("log.format", &["text", "json"], "\"text\" or \"json\""),
     txt("log.filter", text::filter, "a tracing filter, for instance \"info,satellite_pipeline::adapters=debug\""),
 ];

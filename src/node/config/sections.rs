@@ -45,8 +45,10 @@ pub struct Kafka {
     pub results_topic: String,
     /// Topic of messages that cannot be done.
     pub dlq_topic: String,
-    /// Compacted topic of plans.
+    /// Compacted topic of plans and counts.
     pub control_topic: String,
+    /// Compacted topic of the workers' heartbeats.
+    pub status_topic: String,
     /// Consumer group of the workers.
     pub group: String,
     /// Partitions of the tasks topic when it is created.
@@ -56,7 +58,7 @@ pub struct Kafka {
     /// How long to keep trying to reach the brokers.
     #[serde(rename = "connect_timeout_s", with = "seconds")]
     pub connect_timeout: Duration,
-    /// Partitions taken from at a time; 0: all. See [`Kafka::focus`].
+    /// Partitions taken from at a time; 0: all. See [`super::Config::focus`].
     pub focus_partitions: usize,
     /// librdkafka properties.
     pub properties: Properties,
@@ -69,11 +71,6 @@ impl Kafka {
     /// Whether the tasks travel inside this process.
     pub fn is_embedded(&self) -> bool {
         self.bootstrap_servers == EMBEDDED
-    }
-
-    /// Partitions a worker takes tasks from at a time; `None`: all that are assigned.
-    pub fn focus(&self) -> Option<usize> {
-        (self.focus_partitions > 0).then_some(self.focus_partitions)
     }
 }
 
@@ -125,6 +122,18 @@ pub struct Grid {
     pub step: f64,
     /// Fewest parcels a cell must hold.
     pub min_parcels: u64,
+    /// Which cells come first.
+    pub order: CellOrder,
+}
+
+/// Which cells come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CellOrder {
+    /// Neighbours after each other, in territories.
+    Space,
+    /// Those that bring the targets nearest first.
+    Rarest,
 }
 
 /// How parcels are chosen.
@@ -147,6 +156,8 @@ pub struct Sampling {
     pub conversion_rate: f64,
     /// Largest target of a class, chips.
     pub max_target: u64,
+    /// Whether a class that has its target is sampled no more.
+    pub stop_when_filled: bool,
     /// Probability per class; the planner wants every class of the classes file named.
     #[serde(with = "class_map")]
     pub probabilities: BTreeMap<ClassId, f64>,
@@ -291,6 +302,9 @@ pub struct Worker {
     /// Longest outage of the STAC API or the image host that is waited out.
     #[serde(rename = "max_outage_s", with = "seconds")]
     pub max_outage: Duration,
+    /// Time between two heartbeats; zero: none.
+    #[serde(rename = "heartbeat_s", with = "seconds")]
+    pub heartbeat: Duration,
     /// How long tasks in flight may take to end after a signal.
     #[serde(rename = "drain_timeout_s", with = "seconds")]
     pub drain_timeout: Duration,
