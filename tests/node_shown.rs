@@ -78,7 +78,10 @@ fn pictures_show_the_chips(
     let red = tif.rasterband(3).unwrap().read_as::<u16>((0, 0), (256, 256), (256, 256), None).unwrap();
     let mean = |i: usize| {
         let (x, y) = (i % EDGE * 2, i / EDGE * 2);
-        [(x, y), (x + 1, y), (x, y + 1), (x + 1, y + 1)].iter().map(|(x, y)| u32::from(red.data()[y * 256 + x])).sum::<u32>()
+        [(x, y), (x + 1, y), (x, y + 1), (x + 1, y + 1)]
+            .iter()
+            .map(|(x, y)| u32::from(red.data()[y * 256 + x]))
+            .sum::<u32>()
     };
     let (dark, bright) = (0..EDGE * EDGE).fold((0, 0), |(low, high), i| {
         (if mean(i) < mean(low) { i } else { low }, if mean(i) > mean(high) { i } else { high })
@@ -87,9 +90,11 @@ fn pictures_show_the_chips(
     let (_, _, mask) = decode(&gallery.picture(key, 0, Kind::Mask).unwrap());
     let tif = gdal::Dataset::open(world.output().join(format!("masks/{name}.tif"))).unwrap();
     let band = tif.rasterband(1).unwrap();
-    let values = band.read_as::<u8>((0, 0), (256, 256), (EDGE, EDGE), Some(gdal::raster::ResampleAlg::NearestNeighbour));
+    let values =
+        band.read_as::<u8>((0, 0), (256, 256), (EDGE, EDGE), Some(gdal::raster::ResampleAlg::NearestNeighbour));
     let values = values.unwrap();
-    let colour = band.color_table().unwrap().entry_as_rgb(usize::from(values.data()[EDGE * EDGE / 2 + EDGE / 2])).unwrap();
+    let colour =
+        band.color_table().unwrap().entry_as_rgb(usize::from(values.data()[EDGE * EDGE / 2 + EDGE / 2])).unwrap();
     let centre = 3 * (EDGE * EDGE / 2 + EDGE / 2);
     assert_eq!(mask[centre..centre + 3], [colour.r as u8, colour.g as u8, colour.b as u8]);
     let none = gallery.picture(key, 9999, Kind::Image);
@@ -97,10 +102,8 @@ fn pictures_show_the_chips(
 }
 
 fn the_page_has_them(world: &World, run: &str, manifests: &[satellite_pipeline::domain::manifest::Manifest]) {
-    let text = format!(
-        "[monitor]\nlisten = \"127.0.0.1:0\"\n[output]\ndir = {:?}\n",
-        world.output().display().to_string()
-    );
+    let text =
+        format!("[monitor]\nlisten = \"127.0.0.1:0\"\n[output]\ndir = {:?}\n", world.output().display().to_string());
     let config = Config::from_toml("test", &text).unwrap();
     world.runtime.block_on(async {
         let web = Web::start(&config, axum::Router::new()).await.unwrap();

@@ -37,6 +37,7 @@ pub mod scene;
 pub mod scene_query;
 pub mod season;
 pub mod split;
+pub mod sweep;
 pub mod tally;
 pub mod task;
 pub mod throttle;

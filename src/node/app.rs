@@ -20,6 +20,7 @@ use super::{
 };
 use crate::adapters::finished::rejections::Failures;
 use crate::demo::server::DemoServer;
+use crate::domain::progress::Progress;
 
 /// Runs one command to its end.
 pub fn main(invocation: Invocation) -> ExitCode {
@@ -181,11 +182,19 @@ async fn play(
         Role::Worker => worker::run(config, broker, drain, exit_when_done, &probes).await.map(drop),
         Role::Monitor => {
             let watch = Watch { exit_when_done, alone: true, log, probes };
-            monitor::run(config, broker, drain, watch).await.map(drop)
+            monitor::run(config, broker, drain, watch).await.map(|progress| say_next(config, &progress))
         }
         Role::All => {
             let watch = Watch { exit_when_done, alone: false, log, probes };
-            all::run(config, broker, drain, watch).await.map(drop)
+            all::run(config, broker, drain, watch).await.map(|report| say_next(config, &report.progress))
         }
+    }
+}
+
+/// After the last task there is one thing left to do.
+fn say_next(config: &Config, progress: &Progress) {
+    if progress.complete {
+        let command = format!("node dataset finish {}", config.output.dir.display());
+        tracing::info!(command, "the run is complete; this makes the dataset ready for training");
     }
 }

@@ -64,10 +64,10 @@ pub enum Action {
     Serve(Serve),
     /// `verify`
     Verify(Verify),
-    /// `report`
-    Report(Report),
     /// `dataset`
     Dataset(Dataset),
+    /// `report`
+    Report(Report),
     /// `config`
     Config {
         /// Whether to say where each value came from.
@@ -379,8 +379,8 @@ impl Command {
             Self::Plan { json, common } => (Action::Plan { json }, common),
             Self::Serve { serve, common } => (Action::Serve(serve), common),
             Self::Verify { verify, common } => (Action::Verify(verify), common),
-            Self::Report { report, common } => (Action::Report(report), common),
             Self::Dataset { dataset, common } => (Action::Dataset(dataset), common),
+            Self::Report { report, common } => (Action::Report(report), common),
             Self::Config { explain, common } => (Action::Config { explain }, common),
         }
     }

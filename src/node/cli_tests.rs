@@ -81,6 +81,8 @@ fn wrong_usage_ends_with_2() {
         "node --role",
         "node --role boss",
         "node --role all plan",
+        "node --ui log plan",
+        "node --role monitor --ui web",
         "node --worker-id 3",
         "node --worker-id 3 plan",
         "node --exit-when-done",

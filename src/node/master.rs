@@ -76,7 +76,7 @@ pub async fn plan(
     bars: Bars,
     drain: &CancellationToken,
 ) -> Result<Plan, NodeError> {
-    let planner = Planner::new(settings(config, &*source, classes))?;
+    let planner = Planner::new(settings(config, &*source, classes)?)?;
     let stage = Planning::new(planner).start();
     let lane: Lane<ParcelsScanned> = Lane::new("planner", BATCHES, stage.clone().recipient());
     let end: Lane<ScanEnded> = Lane::new("planner", 1, stage.recipient());
@@ -127,7 +127,11 @@ fn scan(
 }
 
 /// What decides the plan, out of the configuration.
-pub(super) fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) -> PlanSettings {
+pub(super) fn settings(
+    config: &Config,
+    source: &dyn ParcelSource,
+    classes: &ClassTable,
+) -> Result<PlanSettings, NodeError> {
     let sampling = match config.sampling.mode {
         SamplingMode::Basic => Sampling::Basic,
         SamplingMode::Balanced => Sampling::Balanced {
@@ -148,7 +152,7 @@ pub(super) fn settings(config: &Config, source: &dyn ParcelSource, classes: &Cla
         ],
         "chips": config.chips,
     });
-    PlanSettings {
+    Ok(PlanSettings {
         seed: config.run.seed,
         step: config.grid.step,
         min_parcels: config.grid.min_parcels,
@@ -158,10 +162,11 @@ pub(super) fn settings(config: &Config, source: &dyn ParcelSource, classes: &Cla
             CellOrder::Space => Order::Space,
             CellOrder::Rarest => Order::Rarest,
         },
+        seasons: parts::seasons(config)?,
         partitions: config.kafka.partitions,
         run_id: config.run.id().map(str::to_owned),
         context: decisive.to_string(),
-    }
+    })
 }
 
 async fn publish(
