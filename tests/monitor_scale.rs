@@ -20,7 +20,7 @@ const CHIPS: u64 = 50;
 /// What a monitor of this size may use, and how long it may take to know everything again. The build is not optimised.
 const MOST_BYTES: usize = 200 << 20;
 const LONGEST: Duration = Duration::from_secs(10);
-/// Of a core, while one page follows a finished run.
+/// Of a core, while one page follows a run on which nothing happens, and one of which five results a second arrive.
 const SHARE: f64 = 0.05;
 
 fn resident() -> usize {
@@ -79,10 +79,6 @@ async fn publish_run(broker: &EmbeddedBroker) {
     }
 }
 
-async fn get(url: &str) -> serde_json::Value {
-    reqwest::get(url).await.unwrap().json().await.unwrap()
-}
-
 #[test]
 fn a_million_chips_fit_and_are_known_again_in_seconds() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -129,7 +125,7 @@ fn a_million_chips_fit_and_are_known_again_in_seconds() {
                     quiet * 100.0,
                     busy * 100.0
                 );
-                assert!(quiet <= SHARE && busy <= SHARE_BUSY, "{quiet} and {busy} of a core");
+                assert!(quiet <= SHARE && busy <= SHARE, "{quiet} and {busy} of a core");
             }
             stop.cancel();
             monitor.await.unwrap().unwrap();
@@ -157,25 +153,18 @@ async fn improve(broker: EmbeddedBroker) {
 async fn follow(url: &str, time: Duration) -> f64 {
     let page = reqwest::get(url).await.unwrap().text().await.unwrap();
     assert!(page.len() < 600_000, "a page of {} bytes", page.len());
-    let failures = get(&format!("{url}/api/v1/failures?per_page=1000")).await;
-    assert_eq!((&failures["total"], failures["cells"].as_array().unwrap().len()), (&(TASKS / 40).into(), 500));
     let mut live = reqwest::get(format!("{url}/live")).await.unwrap();
     let (began, before) = (Instant::now(), cpu());
     let mut received = 0;
-    while began.elapsed() < Duration::from_secs(30) {
-        let left = Duration::from_secs(30).saturating_sub(began.elapsed());
+    while began.elapsed() < time {
+        let left = time.saturating_sub(began.elapsed());
         match tokio::time::timeout(left, live.chunk()).await {
             Ok(chunk) => received += chunk.unwrap().expect("the stream goes on").len(),
             Err(_) => break,
         }
     }
     let share = (cpu() - before) / began.elapsed().as_secs_f64();
-    println!(
-        "a page of {} kB; followed for 30 s: {} kB, {:.1} % of a core",
-        page.len() / 1000,
-        received / 1000,
-        share * 100.0
-    );
+    println!("a page of {} kB, {} kB in {} s", page.len() / 1000, received / 1000, time.as_secs());
     assert!(received > 10_000, "{received} bytes");
-    assert!(share <= SHARE, "{share} of a core");
+    share
 }
