@@ -304,7 +304,7 @@ fn plan(config: &Config, classes: &Arc<ClassTable>, manifests: &Manifests) -> Re
         return Ok(None);
     }
     let source = parts::parcels(config, classes.clone())?;
-    let mut planner = Planner::new(master::settings(config, &*source, classes))?;
+    let mut planner = Planner::new(master::settings(config, &*source, classes)?)?;
     source.scan(&mut |row| planner.add(row), &mut |_| ControlFlow::Continue(()))?;
     let plan = planner.finish()?;
     let run = plan.summary.run_id.clone();
