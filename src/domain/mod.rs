@@ -16,6 +16,7 @@ pub mod labels;
 pub mod ledger;
 pub mod manifest;
 pub mod parcel;
+pub mod parcel_state;
 pub mod partition;
 pub mod plan;
 pub mod plan_record;

@@ -100,6 +100,15 @@ proptest! {
     }
 
     #[test]
+    fn overlaps_are_counted_by_pair(at in places(40)) {
+        let (quads, drawn, splits) = made(&at, &SETTINGS);
+        prop_assert_eq!(overlapping(&quads, &splits), 0);
+        let pairs = (0..quads.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
+        let wanted = pairs.filter(|(i, j)| drawn[*i] != drawn[*j] && quads[*i].gap(&quads[*j]) < -TOUCH_M).count();
+        prop_assert_eq!(overlapping(&quads, &drawn), wanted as u64);
+    }
+
+    #[test]
     fn the_order_of_the_chips_does_not_matter(at in places(40), turn in 0usize..40) {
         let (_, _, straight) = made(&at, &SETTINGS);
         let mut turned = at.clone();

@@ -12,8 +12,10 @@ use super::error::NodeError;
 use super::probes::Probes;
 use super::topics::{Consent, TopicsCommand};
 use super::{
-    all, demo, dlq, group, master, metrics_http, monitor, parts, plan, shutdown, telemetry, topics, verify, worker,
+    all, dataset, demo, dlq, group, master, metrics_http, monitor, parts, plan, shutdown, telemetry, topics, verify,
+    worker,
 };
+use crate::adapters::finished::rejections::Failures;
 use crate::demo::server::DemoServer;
 
 /// Runs one command to its end.
@@ -37,6 +39,9 @@ fn start(invocation: Invocation) -> Result<(), NodeError> {
     match &action {
         Action::Config { explain } => return show_config(&config, *explain),
         Action::Verify(asked) => return verify::run(asked, &mut std::io::stdout().lock()),
+        Action::Dataset(asked) if !asked.dead_letters => {
+            return dataset::run(&config, asked, Failures::new(), &mut std::io::stdout());
+        }
         _ => {}
     }
     let runtime = || {
@@ -112,6 +117,15 @@ async fn run(
             drain.cancelled().await;
             server.stop().await;
             Ok(())
+        }
+        Action::Dataset(asked) => {
+            config.require(&[Need::Broker])?;
+            let broker = parts::broker(&config, "dataset").await?;
+            let letters = dlq::open_letters(&*broker, &config.kafka.dlq_topic).await?;
+            let failures = letters.into_iter().filter_map(|letter| Some((letter.task?, letter.reason))).collect();
+            let work = move || dataset::run(&config, &asked, failures, &mut std::io::stdout());
+            let done = tokio::task::spawn_blocking(work).await;
+            done.map_err(|_| NodeError::Stopped("finishing the dataset panicked".into()))?
         }
         Action::Config { .. } | Action::Verify(_) => Ok(()),
     }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub use super::cli_dataset::{Dataset, DatasetAction, ExportFormat};
 use super::config::LogFormat;
 
 const EXAMPLES: &str = "\
@@ -19,6 +20,7 @@ Examples:
   node --role worker --config my.toml --worker-id 3  one worker of many (needs Kafka)
   node plan --config my.toml                         what the master would publish
   node verify /data/output                           check a dataset
+  node dataset finish /data/output --config my.toml  index, split, statistics, STAC
   node config --explain --set grid.step=0.1          where each setting comes from
 
 Exit codes: 0 done, 1 the work failed or is incomplete, 2 wrong usage or configuration.
@@ -62,6 +64,8 @@ pub enum Action {
     Serve(Serve),
     /// `verify`
     Verify(Verify),
+    /// `dataset`
+    Dataset(Dataset),
     /// `config`
     Config {
         /// Whether to say where each value came from.
@@ -293,6 +297,13 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Makes a dataset ready for training: index, split, statistics, STAC, shards
+    Dataset {
+        #[command(flatten)]
+        dataset: Dataset,
+        #[command(flatten)]
+        common: Common,
+    },
     /// The effective configuration
     Config {
         /// Say where each value came from
@@ -340,6 +351,7 @@ impl Command {
             Self::Plan { json, common } => (Action::Plan { json }, common),
             Self::Serve { serve, common } => (Action::Serve(serve), common),
             Self::Verify { verify, common } => (Action::Verify(verify), common),
+            Self::Dataset { dataset, common } => (Action::Dataset(dataset), common),
             Self::Config { explain, common } => (Action::Config { explain }, common),
         }
     }
@@ -366,90 +378,5 @@ fn setting(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
-
-    fn ok(line: &str) -> Invocation {
-        Invocation::parse(line.split_whitespace()).unwrap()
-    }
-
-    fn code(line: &str) -> i32 {
-        Invocation::parse(line.split_whitespace()).unwrap_err().exit_code()
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn roles_need_no_subcommand() {
-        let all =
-            ok("node --role worker --config a.toml --config b.toml --set grid.step=0.1 --worker-id 7 --exit-when-done");
-        assert_eq!(all.files, [PathBuf::from("a.toml"), PathBuf::from("b.toml")]);
-        assert_eq!(all.sets, ["grid.step=0.1", "worker.id=7"]);
-        assert_eq!(all.action, Action::Role { role: Role::Worker, exit_when_done: true });
-        for role in ["master", "monitor", "all"] {
-            ok(&format!("node --role {role}"));
-        }
-    }
-
-    #[test]
-    fn common_options_add_up_over_both_places() {
-        let plan = ok("node --config a --set grid.step=1 --log text plan --config b --set grid.step=2 --log json");
-        assert_eq!(plan.files, [PathBuf::from("a"), PathBuf::from("b")]);
-        assert_eq!(plan.sets, ["grid.step=1", "grid.step=2", "log.format=json"]);
-        assert_eq!(plan.action, Action::Plan { json: false });
-        assert_eq!(ok("node --log json group").sets, ["log.format=json"]);
-    }
-
-    #[test]
-    fn subcommands_and_their_options() {
-        let demo = Demo { out: "x".into(), size: DemoSize::Full, serve: true, kafka: Some("h:9092".into()) };
-        assert_eq!(ok("node demo --out x --size full --serve --kafka h:9092").action, Action::Demo(demo));
-        let demo = Demo { out: "demo-out".into(), size: DemoSize::Small, serve: false, kafka: None };
-        assert_eq!(ok("node demo").action, Action::Demo(demo));
-        for action in ["create", "list", "describe", "delete", "reset"] {
-            assert!(matches!(ok(&format!("node topics {action}")).action, Action::Topics(Topics { yes: false, .. })));
-        }
-        assert!(matches!(ok("node topics reset --yes").action, Action::Topics(Topics { yes: true, .. })));
-        assert_eq!(
-            ok("node verify d --repair").action,
-            Action::Verify(Verify { dir: "d".into(), repair: true, quick: false })
-        );
-        assert_eq!(ok("node config --explain").action, Action::Config { explain: true });
-        assert_eq!(ok("node group").action, Action::Group);
-    }
-
-    #[test]
-    fn wrong_usage_ends_with_2() {
-        for line in [
-            "node",
-            "node --role",
-            "node --role boss",
-            "node --role all plan",
-            "node --worker-id 3",
-            "node --worker-id 3 plan",
-            "node --exit-when-done",
-            "node --log json",
-            "node --log xml plan",
-            "node --set seed=3 plan",
-            "node --set run.seed plan",
-            "node topics",
-            "node topics burn",
-            "node verify",
-            "node demo --size huge",
-            "node nonsense",
-        ] {
-            assert_eq!(code(line), 2, "{line}");
-        }
-        assert_eq!(code("node --help"), 0);
-        assert_eq!(code("node --version"), 0);
-    }
-
-    #[test]
-    fn help_shows_examples() {
-        let help = Invocation::parse(["node", "--help"]).unwrap_err().to_string();
-        assert!(help.contains("node verify /data/output") && help.contains("Exit codes"), "{help}");
-    }
-}
+#[path = "cli_tests.rs"]
+mod tests;

@@ -55,6 +55,11 @@ pub async fn run(
         drawn.await.map_err(|_| NodeError::Stopped("drawing the contact sheet panicked".into()))??;
     }
     let report = report?;
+    super::say("");
+    let (settings, to) = (config.clone(), dataset.clone());
+    let finish = move || super::dataset::finish(&settings, &to, &mut std::io::stdout());
+    let finished = tokio::task::spawn_blocking(finish).await;
+    finished.map_err(|_| NodeError::Stopped("finishing the dataset panicked".into()))??;
     super::say(&format!(
         "\n{} chips of {} tasks\ndataset        {}",
         report.progress.chips,

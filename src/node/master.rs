@@ -112,7 +112,8 @@ fn scan(
     Ok(rows)
 }
 
-fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) -> PlanSettings {
+/// What decides the plan, out of the configuration.
+pub(super) fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) -> PlanSettings {
     let sampling = match config.sampling.mode {
         SamplingMode::Basic => Sampling::Basic,
         SamplingMode::Balanced => Sampling::Balanced {

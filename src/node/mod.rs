@@ -3,7 +3,10 @@
 pub mod all;
 pub mod app;
 pub mod cli;
+mod cli_dataset;
 pub mod config;
+pub mod dataset;
+mod dataset_report;
 pub mod demo;
 pub mod dlq;
 pub mod error;

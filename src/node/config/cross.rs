@@ -45,6 +45,9 @@ impl Config {
         let mut found = self.topic_conflicts();
         found.extend(self.season_conflicts());
         found.extend(self.resolution_conflict());
+        if self.split.val_share + self.split.test_share > 1.0 {
+            found.push(self.conflict("split.val_share", "and split.test_share are more than 1 together"));
+        }
         if self.parcels.code_column().is_none() && self.parcels.name_column().is_none() {
             found.push(
                 self.conflict("parcels.code_column", "is empty like parcels.name_column; one of the two is needed"),

@@ -8,6 +8,7 @@
 
 mod cross;
 mod error;
+mod finishing;
 mod layer;
 mod metrics;
 mod rules;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cross::Need;
 pub use error::{ConfigError, ConfigErrors};
+pub use finishing::{Finish, Split};
 pub use metrics::Metrics;
 pub use secret::{Address, Properties};
 pub use sections::{
@@ -70,6 +72,10 @@ pub struct Config {
     pub output: Output,
     /// How much a worker does at once.
     pub worker: Worker,
+    /// How chips are sorted into training, validation and test.
+    pub split: Split,
+    /// What is made of a finished run.
+    pub finish: Finish,
     /// How the monitor shows itself.
     pub monitor: Monitor,
     /// Where a node tells of itself.
@@ -218,6 +224,8 @@ impl PartialEq for Config {
             chips,
             output,
             worker,
+            split,
+            finish,
             monitor,
             metrics,
             log,
@@ -233,6 +241,8 @@ impl PartialEq for Config {
             && *chips == other.chips
             && *output == other.output
             && *worker == other.worker
+            && *split == other.split
+            && *finish == other.finish
             && *monitor == other.monitor
             && *metrics == other.metrics
             && *log == other.log

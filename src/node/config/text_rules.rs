@@ -29,6 +29,11 @@ pub(super) fn some_path(s: &str) -> bool {
     !s.is_empty() && path(s)
 }
 
+/// Address of an item: something to put its id into.
+pub(super) fn item_href(s: &str) -> bool {
+    s.is_empty() || (line(s) && s.contains("{item}"))
+}
+
 /// Run and worker ids: both become parts of file names.
 pub(super) fn run_id(s: &str) -> bool {
     s.is_empty() || is_safe_run_id(s)
