@@ -12,6 +12,7 @@ use satellite_pipeline::domain::plan_record::{PLAN_SCHEMA, PlanRecord};
 use satellite_pipeline::node::config::Config;
 use satellite_pipeline::node::log_tap::LogTap;
 use satellite_pipeline::node::monitor::{self, Watch};
+use satellite_pipeline::node::probes::Probes;
 use tokio_util::sync::CancellationToken;
 
 const TASKS: u64 = 20_000;
@@ -100,7 +101,7 @@ fn a_million_chips_fit_and_are_known_again_in_seconds() {
         let mut took = Vec::new();
         for _restart in 0..2 {
             let stop = CancellationToken::new();
-            let watch = Watch { exit_when_done: false, alone: true, log: LogTap::default() };
+            let watch = Watch { exit_when_done: false, alone: true, log: LogTap::default(), probes: Probes::default() };
             let (own, drain, shared) = (config.clone(), stop.clone(), Arc::new(broker.clone()));
             let began = Instant::now();
             let monitor = actix::spawn(async move { monitor::run(&own, shared, &drain, watch).await });

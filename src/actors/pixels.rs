@@ -250,6 +250,7 @@ impl Pixels {
             }
         }
         drop(memory);
+        tracing::debug!(bytes, "windows cut");
         Ok(())
     }
 
