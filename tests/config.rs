@@ -151,12 +151,12 @@ fn whole_tables_replace_and_properties_add_up() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (dir.path().join("a.toml"), dir.path().join("b.toml"));
     std::fs::write(&a, "[sampling.probabilities]\n1 = 0.5\n2 = 0.5\n[kafka.properties]\n\"a.b\" = 1\n").unwrap();
-    std::fs::write(&b, "sampling.probabilities = { 3 = 1 }\nkafka.properties.\"c.d\" = false\nstac.seasons = { all = [2023-01-01, 2023-12-31] }\n")
+    std::fs::write(&b, "sampling.probabilities = { 3 = 1 }\nkafka.properties.\"c.d\" = false\nstac.seasons = { year = [2023-01-01, 2023-12-31] }\n")
         .unwrap();
     let config = Config::load(&[a, b], [], &sets(&["sampling.probabilities.8=0.1"])).unwrap();
     let classes: Vec<u8> = config.sampling.probabilities.keys().map(|c| c.get()).collect();
     assert_eq!(classes, [3, 8]);
-    assert_eq!(config.stac.seasons.keys().collect::<Vec<_>>(), ["all"]);
+    assert_eq!(config.stac.seasons.keys().collect::<Vec<_>>(), ["year"]);
     let properties = config.kafka.properties.as_map();
     assert_eq!((properties["a.b"].as_str(), properties["c.d"].as_str()), ("1", "false"));
 }

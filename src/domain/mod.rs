@@ -1,12 +1,16 @@
 //! Pure rules of the pipeline: no clock, no files, no network, no entropy, no runtime.
 
 pub mod band;
+pub mod candidate;
 pub mod chip_name;
+pub mod chip_tags;
+pub mod choice;
 pub mod class_table;
 pub mod classes;
 pub mod failure;
 pub mod footprint;
 pub mod grid;
+pub mod harmonise;
 pub mod heartbeat;
 pub mod hilbert;
 pub mod label_index;
@@ -15,6 +19,7 @@ pub mod ledger;
 pub mod manifest;
 pub mod parcel;
 pub mod partition;
+pub mod pixels;
 pub mod plan;
 pub mod plan_record;
 pub mod planner;
@@ -25,7 +30,10 @@ pub mod result;
 pub mod sampling;
 pub mod scene;
 pub mod scene_query;
+pub mod scl;
 pub mod season;
 pub mod tally;
 pub mod task;
+pub mod thinning;
+pub mod utm;
 pub mod window;

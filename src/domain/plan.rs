@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::classes::ClassId;
 use super::grid::BadStep;
+use super::season::Seasons;
 use super::task::{Task, is_safe_run_id};
 
 /// Distinct unknown codes that are told apart; further ones are counted together.
@@ -48,6 +49,8 @@ pub struct PlanSettings {
     pub sampling: Sampling,
     /// Classes of the class table with their names.
     pub classes: BTreeMap<ClassId, String>,
+    /// Seasons that scenes are looked for in; decide how many chips a parcel gives.
+    pub seasons: Seasons,
     /// Partitions of the task topic.
     pub partitions: i32,
     /// Configured run id; `None`: derived from the plan.

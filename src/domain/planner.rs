@@ -102,6 +102,10 @@ impl Planner {
         }
     }
 
+    fn chips_per_parcel(&self) -> u64 {
+        self.settings.seasons.chips_per_parcel() as u64
+    }
+
     /// Chance of a parcel of the class to be drawn.
     fn chance_of(&self, class: ClassId) -> f64 {
         self.chance[usize::from(class.get())]
@@ -137,7 +141,7 @@ impl Planner {
         for tally in kept.iter().flat_map(|(_, t)| &t.classes) {
             if let Some(plan) = classes.get_mut(&tally.class) {
                 plan.planned += tally.parcels;
-                plan.expected += tally.drawn;
+                plan.expected += tally.drawn * self.chips_per_parcel();
                 plan.cells += 1;
             }
         }
@@ -197,7 +201,8 @@ impl Planner {
     /// `min(max_target, floor(parcels x probability x conversion_rate))`, parcels being those of the tasks.
     fn target(&self, plan: &ClassPlan) -> Option<u64> {
         let Sampling::Balanced { conversion_rate, max_target, .. } = self.settings.sampling else { return None };
-        let wanted = plan.planned as f64 * plan.probability? * conversion_rate;
+        let wanted =
+            plan.planned as f64 * plan.probability? * conversion_rate * self.settings.seasons.chips_per_parcel() as f64;
         // A product such as 100 x 0.2 x 0.35 may miss its whole number by one ulp; floor must not turn 7 into 6.
         Some(max_target.min((wanted * (1.0 + 4.0 * f64::EPSILON)).floor() as u64))
     }
@@ -227,7 +232,8 @@ impl Planner {
         let frame = Frame::around(kept.iter().map(|(cell, _)| *cell));
         let mut order: Vec<(u64, Cell, &Tally)> = kept.iter().map(|(cell, t)| (frame.key(*cell), *cell, *t)).collect();
         order.sort_unstable_by_key(|(key, cell, _)| (*key, *cell));
-        let drawn: Vec<u64> = order.iter().map(|(_, _, t)| t.classes.iter().map(|c| c.drawn).sum()).collect();
+        let drawn: Vec<u64> =
+            order.iter().map(|(_, _, t)| t.classes.iter().map(|c| c.drawn * self.chips_per_parcel()).sum()).collect();
         let weights: Vec<u64> = drawn.iter().map(|n| n + partition::TASK_WEIGHT).collect();
         let partitions = partition::split(&weights, self.settings.partitions);
         let sampling_probs: BTreeMap<ClassId, f64> =

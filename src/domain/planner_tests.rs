@@ -1,9 +1,16 @@
 //! Tests of [`super::Planner`].
 use super::*;
+use crate::domain::season::{Season, Seasons};
 use proptest::prelude::*;
 
 fn class(n: u8) -> ClassId {
     ClassId::try_from(n).unwrap()
+}
+
+fn seasons() -> Seasons {
+    let season = |(name, first, last)| Season::new(name, first, last).unwrap();
+    let windows = [("spring", "2023-03-21", "2023-06-20"), ("summer", "2023-06-21", "2023-09-22")];
+    Seasons::new(windows.map(season).to_vec()).unwrap()
 }
 
 fn settings() -> PlanSettings {
@@ -17,6 +24,7 @@ fn settings() -> PlanSettings {
             max_target: 15_000,
         },
         classes: BTreeMap::from([(class(1), "olives".into()), (class(5), "cereals".into())]),
+        seasons: seasons(),
         partitions: 4,
         run_id: None,
         context: "layer".into(),
@@ -204,4 +212,21 @@ proptest! {
         prop_assert!(plan.tasks.windows(2).all(|w| w[0].hilbert <= w[1].hilbert && w[0].partition <= w[1].partition));
         prop_assert_eq!(plan.summary.partitions.iter().map(|p| p.tasks).sum::<u64>(), plan.summary.tasks);
     }
+}
+
+#[test]
+fn a_series_expects_a_chip_of_every_season() {
+    let plan = |seasons: Seasons| {
+        let mut planner = Planner::new(PlanSettings { seasons, ..settings() }).unwrap();
+        for id in 0..2000 {
+            let lonlat = [-3.0 + (id % 40) as f64 * 0.01, 40.0];
+            planner.add(&ScannedParcel { id, class: Lookup::Class(class(5)), label: None, place: Ok(lonlat) });
+        }
+        planner.finish().unwrap().summary
+    };
+    let (one, series) = (plan(seasons()), plan(seasons().every()));
+    assert!(one.expected > 100);
+    assert_eq!(series.expected, 2 * one.expected);
+    let targets = |s: &PlanSummary| s.classes[&class(5)].target.unwrap();
+    assert!(targets(&series) - 2 * targets(&one) <= 1, "but for rounding");
 }

@@ -16,7 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{Config, SamplingMode};
+use super::config::{Config, SEASON_BY_CLASS, SamplingMode};
 use super::error::NodeError;
 use super::parts;
 use crate::actors::lane::Lane;
@@ -61,7 +61,7 @@ pub async fn plan(
     classes: &ClassTable,
     drain: &CancellationToken,
 ) -> Result<Plan, NodeError> {
-    let planner = Planner::new(settings(config, &*source, classes))?;
+    let planner = Planner::new(settings(config, &*source, classes)?)?;
     let stage = Planning::new(planner).start();
     let lane: Lane<ParcelsScanned> = Lane::new("planner", BATCHES, stage.clone().recipient());
     let end: Lane<ScanEnded> = Lane::new("planner", 1, stage.recipient());
@@ -111,7 +111,7 @@ fn scan(
     Ok(rows)
 }
 
-fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) -> PlanSettings {
+fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) -> Result<PlanSettings, NodeError> {
     let sampling = match config.sampling.mode {
         SamplingMode::Basic => Sampling::Basic,
         SamplingMode::Balanced => Sampling::Balanced {
@@ -120,6 +120,8 @@ fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) ->
             max_target: config.sampling.max_target,
         },
     };
+    // What no setting asks for does not decide anything.
+    let by_class = (config.stac.season == SEASON_BY_CLASS).then_some(&config.stac.by_class);
     // Everything else that decides what the dataset holds; where it is kept and how fast it is made do not.
     let decisive = serde_json::json!({
         "layer": source.fingerprint(),
@@ -129,19 +131,25 @@ fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) ->
             serde_json::json!(config.stac.max_cloud),
             serde_json::json!(config.stac.season),
             serde_json::json!(config.stac.seasons),
+            serde_json::json!(config.stac.widen),
+            serde_json::json!(config.stac.max_scenes),
+            serde_json::json!(by_class),
         ],
         "chips": config.chips,
+        "labels": config.labels,
+        "centres": [config.sampling.min_area_m2, config.sampling.min_distance_m],
     });
-    PlanSettings {
+    Ok(PlanSettings {
         seed: config.run.seed,
         step: config.grid.step,
         min_parcels: config.grid.min_parcels,
         sampling,
         classes: classes.classes().iter().map(|(class, info)| (*class, info.name.clone())).collect(),
+        seasons: parts::seasons(config)?,
         partitions: config.kafka.partitions,
         run_id: config.run.id().map(str::to_owned),
         context: decisive.to_string(),
-    }
+    })
 }
 
 async fn publish(

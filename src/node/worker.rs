@@ -20,11 +20,14 @@ use tokio_util::sync::CancellationToken;
 use super::config::Config;
 use super::error::NodeError;
 use super::parts;
+use crate::actors::blocks::BlockReader;
 use crate::actors::cpu::CpuPool;
+use crate::actors::finder::Finder;
 use crate::actors::health::Health;
 use crate::actors::intake::Intake;
 use crate::actors::lane::Lane;
 use crate::actors::messages::TaskArrived;
+use crate::actors::offsets::Offsets;
 use crate::actors::pixels::Pixels;
 use crate::actors::rasteriser::{Encoding, Rasteriser};
 use crate::actors::retry::RetryPolicy;
@@ -37,6 +40,7 @@ use crate::adapters::dataset::DatasetStore;
 use crate::adapters::http::Http;
 use crate::adapters::imagery::Imagery;
 use crate::domain::band::Band;
+use crate::domain::scl::BadClasses;
 
 /// Chips in the share of a window that lies beyond the cell: half a chip, and a tenth of it for the angle
 /// between the scene's grid and the meridian, and a pixel's rounding.
@@ -154,7 +158,8 @@ impl Road {
             worker: worker.clone(),
             crs: parcels.crs().clone(),
             bands: parts::bands(config)?,
-            palette: parts::palette(&classes),
+            look: parts::mask_look(config, &classes),
+            labels: parts::label_rules(config),
             compression: parts::compression(config),
             names: parts::names(config)?,
         };
@@ -195,33 +200,45 @@ impl Road {
         });
         let image_health = Arc::new(image_health);
         let window_mb = config.worker.window_mb;
-        let pixels = Pixels {
+        let finder = Arc::new(Finder {
+            catalog: self.catalog,
             imagery: imagery.clone(),
-            bands: self.bands.clone().into(),
-            resampling: parts::resampling(config),
-            max_nodata: config.chips.max_nodata_fraction,
+            crs: self.parcels.crs().clone(),
+            seasons: self.seasons,
+            max_cloud: config.stac.max_cloud,
+            widest: parts::widest(config),
+            collections: config.stac.collections.clone().into(),
+            grid_band: finest(&self.bands),
+            chip_size: config.chips.size,
+            retry: stac_retry,
+            health: catalog_health,
+            image_health: image_health.clone(),
+            cpu: self.cpu.clone(),
+        });
+        let reader = BlockReader {
+            imagery: imagery.clone(),
             memory: Arc::new(Semaphore::new(window_mb as usize)),
             batch_mb: (window_mb / 2).max(1),
             retry: pixel_retry,
-            health: image_health.clone(),
+            health: image_health,
+        };
+        let pixels = Pixels {
+            reader,
+            finder: finder.clone(),
+            offsets: Arc::new(Offsets::new(parts::harmonise(config), imagery, self.cpu.clone())),
+            bands: self.bands.into(),
+            resampling: parts::resampling(config),
+            bad: BadClasses::new(config.chips.bad_scl.iter().copied()),
+            require_scl: config.chips.require_scl,
+            limits: parts::limits(config),
             cpu: self.cpu.clone(),
             rasteriser: Lane::new("rasteriser", self.cores + 1, rasteriser.start().recipient()),
             conclude: conclude.clone(),
         };
         let scenes = Scenes {
             worker: self.worker.clone(),
-            catalog: self.catalog,
-            imagery,
-            crs: self.parcels.crs().clone(),
-            seasons: self.seasons,
-            max_cloud: config.stac.max_cloud,
-            collections: config.stac.collections.clone().into(),
-            grid_band: finest(&self.bands),
-            chip_size: config.chips.size,
-            retry: stac_retry,
-            health: catalog_health,
-            image_health,
-            cpu: self.cpu.clone(),
+            finder,
+            max_scenes: config.stac.max_scenes,
             pixels: Lane::new("pixels", tasks, pixels.start().recipient()),
             conclude: conclude.clone(),
         };
@@ -229,7 +246,8 @@ impl Road {
             worker: self.worker.clone(),
             parcels: self.parcels,
             min_parcels: config.grid.min_parcels,
-            margin_m: label_margin_m(config),
+            margin_m: label_margin_m(config).max(config.sampling.min_distance_m),
+            rules: parts::parcel_rules(config),
             cpu: self.cpu,
             scenes: Lane::new("scenes", tasks, scenes.start().recipient()),
             conclude,

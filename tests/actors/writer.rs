@@ -147,6 +147,7 @@ fn rejection(reason: &str) -> satellite_pipeline::actors::messages::ChipOutcome 
     satellite_pipeline::actors::messages::ChipOutcome::Rejected(Rejection {
         parcel: 1,
         class: class(5),
+        season: "summer".into(),
         reason: reason.into(),
         detail: "why".into(),
     })

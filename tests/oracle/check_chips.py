@@ -4,8 +4,9 @@
     check_chips.py DIR --gpkg FILE --scenes ROOT_OR_ITEM... [--config EFFECTIVE.toml] [--every-window-in-scene]
 
 For every chip that a manifest names: both files are there, with the bytes they were written with; CRS, transform, dtype,
-nodata, descriptions, palette and layout; the window is the one centred on the parcel's representative point; image
-pixels equal a windowed read of the item's files; mask pixels equal rasterio.features.rasterize of the same parcels (a
+nodata, descriptions, scale, tags, palette, names and layout; the window is the one centred on the parcel's representative point; image
+pixels equal a windowed read of the item's files, the BOA offset taken out where it has to be; bad, suspect and nodata
+shares are those of the reads; mask pixels equal rasterio.features.rasterize of the same parcels (a
 pixel whose centre is within 1 cm of an edge may differ: edges come out of another version of PROJ). For every task: the
 parcels that were to be drawn, each of which must be a chip or a rejection. With --every-window-in-scene also, over all
 tasks there should be: every drawn parcel whose window lies in a scene of the seasons, with valid pixels, has its pair.
@@ -31,6 +32,7 @@ import rasterio
 import rasterio.features
 import shapely
 
+import quality
 from land import Parcels, move
 from rules import ClassRules, drawn
 from scenes import Scenes
@@ -48,11 +50,18 @@ class Settings:
     step: float
     min_parcels: int
     probabilities: dict
-    seasons: list
+    seasons: dict
+    series: bool
+    max_cloud: float
     size: int
     bands: list
     bilinear: bool
     max_nodata: float
+    max_bad: float
+    bad_scl: list
+    require_scl: bool
+    max_suspect: float
+    harmonise: str
     template: str
     compression: str
     code_column: str
@@ -73,11 +82,18 @@ class Settings:
             step=base["grid"]["step"],
             min_parcels=base["grid"]["min_parcels"],
             probabilities={} if basic else base["sampling"]["probabilities"],
-            seasons=[(day(a), day(b)) for a, b in base["stac"]["seasons"].values()],
+            seasons={name: (day(a), day(b)) for name, (a, b) in base["stac"]["seasons"].items()},
+            series=base["stac"]["season"] == "all",
+            max_cloud=base["stac"]["max_cloud"],
             size=base["chips"]["size"],
             bands=base["chips"]["bands"],
             bilinear=base["chips"]["resampling"] == "bilinear",
             max_nodata=base["chips"]["max_nodata_fraction"],
+            max_bad=base["chips"]["max_bad_fraction"],
+            bad_scl=base["chips"]["bad_scl"],
+            require_scl=base["chips"]["require_scl"],
+            max_suspect=base["chips"]["max_suspect_fraction"],
+            harmonise=base["chips"]["harmonise"],
             template=base["output"]["name_template"],
             compression=base["output"]["compression"],
             code_column=base["parcels"]["code_column"],
@@ -117,6 +133,7 @@ class Check:
 
     def manifest(self, path):
         manifest = json.loads(path.read_text())
+        self.run = manifest["key"]["run"]
         report, result = self.report, manifest["result"]
         report.counts["tasks"] += 1
         report.same(f"{path}: task", f"task_{manifest['key']['task']}.json", path.name)
@@ -136,7 +153,8 @@ class Check:
         )  # fmt: skip
         report.same(f"{what}: status", result["status"], status)
         if status == "success":
-            report.same(f"{what}: parcels drawn", sorted(done), [int(i) for i in chosen])
+            each = len(self.settings.seasons) if self.settings.series else 1
+            report.same(f"{what}: parcels drawn", sorted(done), sorted([int(i) for i in chosen] * each))
         report.same(f"{what}: chips_saved", result["chips_saved"], len(manifest["chips"]))
         per_class = collections.Counter(str(c["class"]) for c in manifest["chips"])
         report.same(f"{what}: chips_per_class", result["chips_per_class"], dict(per_class))
@@ -161,26 +179,46 @@ class Check:
         report.same(f"{name}: cloud cover", chip["cloud_cover"], scene.cloud)
         when = datetime.datetime.fromisoformat(chip["datetime"].replace("Z", "+00:00"))
         report.same(f"{name}: datetime", when, scene.datetime)
-        if not in_seasons(scene, settings.seasons):
-            report.wrong(f"{name}: {chip['item']} of {scene.datetime} is in no season")
+        if not in_seasons(scene, [settings.seasons[chip["season"]]]):
+            report.wrong(f"{name}: {chip['item']} of {scene.datetime} is not in season {chip['season']}")
         origin = self.window(chip, scene)
         if origin is None:
             return
         image, mask = self.files(chip, scene, origin)
         x0, y0, res = origin
-        expected = scene.pixels(settings.bands, x0, y0, res, settings.size, settings.bilinear)
+        raw = scene.pixels(settings.bands, x0, y0, res, settings.size, settings.bilinear)
+        known = chip["provenance"]
+        subtract, rule = quality.offset_of(scene, settings.harmonise)
+        report.same(f"{name}: offset", (known["offset"], known.get("offset_rule", "")), (subtract, rule))
+        expected = quality.harmonised(raw, subtract)
         report.pixels("image", name, int(np.count_nonzero(image != expected)), image.size)
-        empty = float(np.mean((image == 0).any(axis=0)))
-        if empty > settings.max_nodata:
-            report.wrong(f"{name}: {empty:.3%} of the image is nodata")
+        empty = float(np.mean((raw == 0).any(axis=0)))
+        report.same(f"{name}: nodata fraction", known["nodata_fraction"], empty)
+        report.same(f"{name}: suspect fraction", known.get("suspect_fraction", 0.0), quality.suspect_share(raw))
+        bad = None
+        if settings.max_bad < 1 and scene.has(["SCL"]):
+            bad = quality.bad_share(scene, settings.bad_scl, x0, y0, res, settings.size)[0]
+            report.counts["windows whose bad pixels were counted"] += 1
+        report.same(f"{name}: bad fraction", known.get("bad_fraction"), bad)
+        report.same(f"{name}: product", known.get("product_uri"), scene.item["properties"].get("s2:product_uri"))
+        for what, share, limit in (
+            ("nodata", empty, settings.max_nodata),
+            ("bad", bad if bad is not None else 0, settings.max_bad),
+            ("suspect", quality.suspect_share(raw), settings.max_suspect),
+        ):
+            if share > limit:
+                report.wrong(f"{name}: {share:.3%} of the image is {what}")
+        widened = known.get("widened", "")
+        if widened != "season" and scene.cloud >= settings.max_cloud + (0 if widened == "" else 10) and not settings.series:
+            report.wrong(f"{name}: its scene has {scene.cloud} % of cloud, and the search was widened by {widened!r}")
         self.mask(chip, mask, origin)
 
     def name(self, chip, manifest, number):
         safe = lambda text: "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in text)
         return self.settings.template.format(
             worker=safe(manifest["result"]["worker_id"]), task=manifest["key"]["task"], run=safe(manifest["key"]["run"]),
-            chip=number, parcel=chip["parcel"], **{"class": chip["class"]},
-        )  # fmt: skip
+            chip=number, parcel=chip["parcel"], season=chip["season"], **{"class": chip["class"]},
+        ) + (f"_{chip['season']}" if self.settings.series and "{season}" not in self.settings.template else "")  # fmt: skip
 
     def window(self, chip, scene):
         """Upper left corner and resolution of the window the chip should have."""
@@ -225,6 +263,7 @@ class Check:
                 same("shape", (tif.count, *tif.shape), (count, settings.size, settings.size))
                 same("dtypes", set(tif.dtypes), {"uint16" if place == "images" else "uint8"})
                 same("nodata", set(tif.nodatavals), {0.0})
+                same("scales", set(tif.scales), {0.0001 if place == "images" else 1.0})
                 same("blocks", set(tif.block_shapes), {(settings.size, settings.size)})
                 same("compression", tif.compression.value.lower() if tif.compression else "none", settings.compression)
                 tags, raw_tags = tif.tags(), tiff_tags(raw)
@@ -233,13 +272,12 @@ class Check:
                     same("descriptions", list(tif.descriptions), settings.bands)
                     same("interleaving", tif.interleaving.value.lower(), "band")
                     same("predictor", raw_tags.get(317, 1), 1 if settings.compression == "none" else 2)
-                    same("ITEM", tags.get("ITEM"), chip["item"])
-                    same("COLLECTION", tags.get("COLLECTION"), chip["collection"])
-                    same("DATETIME", tags.get("DATETIME"), chip["datetime"])
                 else:
+                    same("names", {n: tif.tags(1).get(f"CLASS_{n}") for n in self.rules.called}, self.rules.called)
                     palette = tif.colormap(1)
                     for number, colour in self.rules.colours.items():
                         same(f"colour of class {number}", palette[number][:3], colour)
+                same("tags", {tag: tags.get(tag, "") for tag in TAGS}, tags_of(chip, self.run, settings.seed))
                 arrays.append(tif.read())
         return arrays[0], arrays[1][0]
 
@@ -274,7 +312,7 @@ class Check:
             for name in sorted(there ^ {f"{n}.tif" for n in self.named}):
                 self.report.wrong(f"{place}/{name} is {'named by no manifest' if name in there else 'missing'}")
         for parcel, times in self.chips_of.items():
-            if times > 1:
+            if times > (len(self.settings.seasons) if self.settings.series else 1):
                 self.report.wrong(f"parcel {parcel} has {times} chips")
 
     def every_window(self):
@@ -299,7 +337,10 @@ class Check:
 
     def can_give(self, scene, at):
         settings, parcels = self.settings, self.parcels
-        if not in_seasons(scene, settings.seasons) or not scene.has(settings.bands):
+        if not in_seasons(scene, settings.seasons.values()) or not scene.has(settings.bands):
+            return False
+        asks = settings.max_bad < 1
+        if asks and settings.require_scl and not scene.has(["SCL"]):
             return False
         point = move(parcels.points[[at]], parcels.crs, f"EPSG:{scene.epsg}")[0]
         found = scene.window(point, settings.bands, settings.size) if np.isfinite(point).all() else None
@@ -307,8 +348,32 @@ class Check:
             return False
         transform, _, _ = scene.grid(settings.bands)
         x0, y0 = transform.c + found[0] * transform.a, transform.f - found[1] * transform.a
-        pixels = scene.pixels(settings.bands, x0, y0, transform.a, settings.size)
-        return float(np.mean((pixels == 0).any(axis=0))) <= settings.max_nodata
+        where = (x0, y0, transform.a, settings.size)
+        if asks and scene.has(["SCL"]) and quality.bad_share(scene, settings.bad_scl, *where)[0] > settings.max_bad:
+            return False
+        pixels = scene.pixels(settings.bands, *where)
+        empty = float(np.mean((pixels == 0).any(axis=0)))
+        return empty <= settings.max_nodata and quality.suspect_share(pixels) <= settings.max_suspect
+
+
+TAGS = (
+    "ITEM", "COLLECTION", "DATETIME", "PRODUCT_URI", "BASELINE", "OFFSET_RULE", "OFFSET", "SEASON", "WIDENED",
+    "CLOUD_COVER", "BAD_FRACTION", "NODATA_FRACTION", "MOSAIC", "PARCEL", "CLASS", "RUN", "SEED",
+)  # fmt: skip
+
+
+def tags_of(chip, run, seed):
+    """The tags both files of a chip should have, from its record; fractions without exponents."""
+    known = chip["provenance"]
+    number = lambda value: np.format_float_positional(value, trim="-") if isinstance(value, float) else str(value)
+    plain = lambda value: "" if value is None else number(value)
+    values = (
+        chip["item"], chip["collection"], chip["datetime"], known.get("product_uri"), known.get("baseline"),
+        known.get("offset_rule"), known["offset"], chip["season"], known.get("widened"), chip["cloud_cover"],
+        known.get("bad_fraction"), known["nodata_fraction"], " ".join(known.get("mosaic", [])), chip["parcel"],
+        chip["class"], run, seed,
+    )  # fmt: skip
+    return dict(zip(TAGS, map(plain, values)))
 
 
 def tiff_tags(raw):

@@ -8,6 +8,7 @@
 
 mod cross;
 mod error;
+mod imagery_sections;
 mod layer;
 mod rules;
 mod secret;
@@ -26,10 +27,14 @@ use serde::{Deserialize, Serialize};
 
 pub use cross::Need;
 pub use error::{ConfigError, ConfigErrors};
+pub use imagery_sections::{
+    ALL_SEASONS, Chips, Harmonise, Invalid, Labels, RANDOM_SEASON, Resampling, SEASON_BY_CLASS, SEASON_WORDS, Stac,
+    Widen,
+};
 pub use secret::{Address, Properties};
 pub use sections::{
-    Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Monitor, Output, Parcels, RANDOM_SEASON,
-    Resampling, Run, Sampling, SamplingMode, Stac, Ui, Worker,
+    Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Monitor, Output, Parcels, Run, Sampling, SamplingMode,
+    Ui, Worker,
 };
 
 use layer::{Errors, Layer};
@@ -64,6 +69,8 @@ pub struct Config {
     pub imagery: Imagery,
     /// What a chip is.
     pub chips: Chips,
+    /// What a mask holds.
+    pub labels: Labels,
     /// Where and how chips are written.
     pub output: Output,
     /// How much a worker does at once.
@@ -206,6 +213,7 @@ impl PartialEq for Config {
             stac,
             imagery,
             chips,
+            labels,
             output,
             worker,
             monitor,
@@ -220,6 +228,7 @@ impl PartialEq for Config {
             && *stac == other.stac
             && *imagery == other.imagery
             && *chips == other.chips
+            && *labels == other.labels
             && *output == other.output
             && *worker == other.worker
             && *monitor == other.monitor
