@@ -49,7 +49,7 @@ fn defaults_are_complete_and_possible() {
     let config = toml("").unwrap();
     assert!(config.kafka.is_embedded());
     assert_eq!((config.run.seed, config.run.id()), (42, None));
-    assert_eq!((config.kafka.partitions, config.kafka.replication, config.kafka.focus()), (15, -1, Some(1)));
+    assert_eq!((config.kafka.partitions, config.kafka.replication, config.focus()), (15, -1, Some(1)));
     assert_eq!(config.kafka.connect_timeout, Duration::from_secs(120));
     assert_eq!((config.grid.step, config.grid.min_parcels), (0.05, 3));
     assert_eq!(config.sampling.mode, SamplingMode::Balanced);

@@ -251,3 +251,28 @@ contract!(
     a_name_of_another_task_is_refused_and_nothing_is_half_done,
     of_many_attempts_at_once_exactly_one_wins,
 );
+
+/// Nodes that start at the same time sweep each other's probes and drafts; none of them may notice.
+#[test]
+fn what_nodes_left_that_died_while_starting_is_swept_by_those_that_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let staging = dir.path().join(".staging");
+    std::fs::create_dir(&staging).unwrap();
+    for name in ["dataset.json.00", "probe.00", "probe.link"] {
+        std::fs::write(staging.join(name), "half").unwrap();
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let store = DiskStore::new(dir.path(), false, false);
+                    store.check().unwrap();
+                    store.bind("run-a").unwrap();
+                }
+            });
+        }
+    });
+    DiskStore::new(dir.path(), false, false).bind("run-a").unwrap();
+    let left: Vec<_> = std::fs::read_dir(&staging).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}

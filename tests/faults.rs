@@ -113,14 +113,16 @@ fn kafka_killed_at_every_point_of_the_road() {
     undisturbed();
     let plan: Vec<(&'static str, usize)> = (0..kills).map(|i| (POINTS[i % POINTS.len()], i / POINTS.len())).collect();
     // A handful of deaths in each run, one worker after the other; then one that is left alone.
-    let runs: Mutex<Vec<&[(&'static str, usize)]>> = Mutex::new(plan.chunks(6).collect());
-    let account = Mutex::new(Account::default());
+    // In every second run the server is in trouble meanwhile.
+    let runs: Mutex<Vec<(usize, &[(&'static str, usize)])>> = Mutex::new(plan.chunks(6).enumerate().collect());
+    let accounts = [Mutex::new(Account::default()), Mutex::new(Account::default())];
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                while let Some(deaths) = { runs.lock().unwrap().pop() } {
-                    let (cluster, died) = run_with_deaths(deaths);
-                    let mut account = account.lock().unwrap();
+                while let Some((run, deaths)) = { runs.lock().unwrap().pop() } {
+                    let trouble = run % 2 == 1;
+                    let (cluster, died) = run_with_deaths(deaths, trouble);
+                    let mut account = accounts[usize::from(trouble)].lock().unwrap();
                     account.close(&cluster);
                     for point in died {
                         *account.points.entry(point).or_default() += 1;
@@ -130,15 +132,20 @@ fn kafka_killed_at_every_point_of_the_road() {
             });
         }
     });
-    let account = account.into_inner().unwrap();
-    account.show("killed at every point");
-    assert_eq!(account.points.len(), POINTS.len(), "every point must have killed");
-    assert!(account.kills * 4 >= kills * 3, "{account:?}: too few points were reached");
+    let [calm, troubled] = accounts.map(|a| a.into_inner().unwrap());
+    calm.show("killed at every point");
+    troubled.show("killed, server in trouble");
+    let points: BTreeSet<_> = calm.points.keys().chain(troubled.points.keys()).collect();
+    assert_eq!(points.len(), POINTS.len(), "every point must have killed");
+    assert!((calm.kills + troubled.kills) * 4 >= kills * 3, "{calm:?} {troubled:?}: too few points were reached");
 }
 
 /// One run in which workers die at these points.
-fn run_with_deaths(deaths: &[(&'static str, usize)]) -> (Cluster, Vec<&'static str>) {
+fn run_with_deaths(deaths: &[(&'static str, usize)], trouble: bool) -> (Cluster, Vec<&'static str>) {
     let mut cluster = Cluster::new("kill");
+    if trouble {
+        make_trouble(&mut cluster);
+    }
     // Many workers die here on purpose, often with the same task in hand.
     cluster.world.set("worker.max_attempts", "1000");
     cluster.run(&["--role", "master"], 0);
@@ -195,9 +202,8 @@ fn kafka_workers_killed_from_outside_at_random_while_others_go_on() {
     account.show("killed from outside");
 }
 
-#[test]
-fn kafka_a_server_in_trouble_delays_the_dataset_and_does_not_change_it() {
-    let mut account = Account::default();
+/// Every trouble a server can make, some times each, for nodes that try often enough.
+fn make_trouble(cluster: &mut Cluster) {
     let kinds = [
         FaultKind::Status(503, Some(1)),
         FaultKind::Status(429, Some(1)),
@@ -206,15 +212,81 @@ fn kafka_a_server_in_trouble_delays_the_dataset_and_does_not_change_it() {
         FaultKind::Truncate,
         FaultKind::WrongRange,
         FaultKind::Slow(400),
+        FaultKind::Drip(100),
     ];
-    let mut cluster = Cluster::new("trouble");
-    cluster.world.set("imagery.retries", "6").set("stac.retries", "6");
+    cluster.world.set("imagery.retries", "6").set("stac.retries", "6").set("imagery.read_timeout_s", "2");
     for (i, kind) in kinds.into_iter().enumerate() {
-        let path = if matches!(kind, FaultKind::WrongRange | FaultKind::Truncate) { "*.tif" } else { "*" };
+        let of_images = matches!(kind, FaultKind::WrongRange | FaultKind::Truncate | FaultKind::Drip(_));
+        let path = if of_images { "*.tif" } else { "*" };
         cluster.server.fault(Fault { path: path.into(), kind, times: 3 + i as u32 });
     }
+}
+
+#[test]
+fn kafka_a_server_in_trouble_delays_the_dataset_and_does_not_change_it() {
+    let mut account = Account::default();
+    let mut cluster = Cluster::new("trouble");
+    make_trouble(&mut cluster);
     cluster.run(&["--role", "master"], 0);
     cluster.worker("w").ends(0);
     account.close(&cluster);
     account.show("server in trouble");
+}
+
+#[test]
+fn kafka_workers_told_to_stop_at_any_instant_leave_in_order() {
+    let mut account = Account::default();
+    let mut cluster = Cluster::new("drain");
+    cluster.world.set("worker.drain_timeout_s", "4");
+    cluster.run(&["--role", "master"], 0);
+    // In trouble, so that the signal also meets pauses and requests that hang.
+    make_trouble(&mut cluster);
+    for round in 0..12u64 {
+        let worker = cluster.worker(&format!("w{round}"));
+        std::thread::sleep(Duration::from_millis(200 + round * 170));
+        let told = std::time::Instant::now();
+        worker.signal("TERM");
+        let ended = worker.end();
+        let (code, took) = (ended.code, told.elapsed());
+        assert!(took < Duration::from_secs(12), "{took:?} for a patience of 4 s");
+        match code {
+            // Drained, or stopped while it was starting.
+            Some(0) => {}
+            Some(1) => assert!(ended.err.contains("worker.drain_timeout_s"), "{}", ended.err),
+            other => panic!("exit code {other:?}\n{}", ended.err),
+        }
+    }
+    cluster.worker("last").ends(0);
+    account.close(&cluster);
+    account.show("told to stop");
+}
+
+/// A task that kills whoever takes it: here the first one, because each doomed worker dies in its first task.
+#[test]
+fn kafka_a_task_that_kills_its_workers_goes_to_the_dead_letters_and_can_be_replayed() {
+    let mut cluster = Cluster::new("poison");
+    cluster.world.set("kafka.partitions", "1").set("worker.tasks_in_flight", "1").set("worker.max_attempts", "3");
+    cluster.run(&["--role", "master"], 0);
+    for victim in ["v1", "v2", "v3"] {
+        assert_eq!(doomed(&cluster, victim, "sampler.before", 0).end().code, None, "{victim} is killed");
+    }
+    let survivor = cluster.worker("survivor").ends(1);
+    assert!(survivor.err.contains("given up: 3 attempts died without a word"), "{}", survivor.err);
+    assert_eq!(cluster.read("dlq").len(), 1);
+    let listed = cluster.run(&["dlq", "list"], 0).out;
+    assert!(listed.contains("given up: 3 attempts died"), "{listed}");
+    let planned = cluster.task_ids().len();
+    let failed = |cluster: &Cluster| {
+        let results = cluster.read("results");
+        let values = results.iter().map(|r| serde_json::from_slice::<Value>(&r.payload).unwrap());
+        values.filter(|v| v["status"] == "failed").count()
+    };
+    assert_eq!((cluster.read("results").len(), failed(&cluster)), (planned, 1), "one result for every task");
+    assert_eq!(cluster.lag(), 0);
+
+    cluster.run(&["dlq", "replay"], 0);
+    cluster.worker("later").ends(0);
+    assert!(cluster.run(&["dlq", "list"], 0).out.contains("no dead letters"));
+    cluster.verify();
+    node::assert_same(&cluster.dataset(), undisturbed());
 }

@@ -308,6 +308,36 @@ async fn a_host_gets_no_more_requests_at_once_than_its_budget() {
     assert_eq!((server.peak(), tally.peak_in_flight, tally.in_flight, tally.waiting), (3, 3, 0, 0));
 }
 
+/// Two nodes with a budget of 16 each, and a server that bears 8 requests at once.
+#[tokio::test]
+async fn nodes_that_are_refused_ask_less_at_once_until_the_server_bears_them() {
+    let server = FaultServer::start(|asked| match asked.open {
+        0..=8 => file(asked, &bytes()),
+        _ => answer(503, &[], "slow down"),
+    })
+    .await;
+    let href = server.at("x.tif");
+    let node = || async {
+        let http = Http::new(settings(&server)).unwrap();
+        let one = || async {
+            for _ in 0..60 {
+                let _ = http.get_range(&href, 0..100).await;
+            }
+        };
+        futures_util::future::join_all((0..16).map(|_| one())).await;
+        http.counters().tally()
+    };
+    let (one, two) = tokio::join!(node(), node());
+    let asked = server.asked();
+    assert_eq!(one.requests + two.requests, asked.len() as u64);
+    let refused = |part: &[Asked]| part.iter().filter(|a| a.open > 8).count();
+    let half = asked.len() / 2;
+    assert!(refused(&asked[..32]) >= 16, "at first both take all of their budgets");
+    let later = refused(&asked[half..]);
+    assert!(later * 5 < half, "{later} of the last {half} refused");
+    assert!(one.by_class[1] > 300 && two.by_class[1] > 300, "{one:?} {two:?}: neither is starved");
+}
+
 #[tokio::test]
 async fn a_dropped_read_gives_its_place_back() {
     let server = FaultServer::start(|asked| match asked.path.as_str() {

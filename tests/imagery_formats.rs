@@ -232,6 +232,49 @@ async fn a_monstrous_header_is_refused() {
     assert_eq!(error.severity(), Severity::Permanent, "{error}");
 }
 
+/// A block of 16 x 16 pixels whose 64 KiB inflate to 64 MiB: nothing beyond the block's 512 bytes is inflated.
+#[tokio::test]
+async fn a_zip_bomb_of_a_block_is_a_corrupt_block() {
+    let mut inflated = vec![0u8; 64 << 20];
+    inflated[0] = 1;
+    let mut deflater = libdeflater::Compressor::new(libdeflater::CompressionLvl::fastest());
+    let mut bomb = vec![0; deflater.zlib_compress_bound(inflated.len())];
+    let n = deflater.zlib_compress(&inflated, &mut bomb).unwrap();
+    bomb.truncate(n);
+    let entries: [(u16, u16, u32, u32); 9] = [
+        (256, 4, 1, 16),
+        (257, 4, 1, 16),
+        (258, 3, 1, 16),
+        (259, 3, 1, 8),
+        (262, 3, 1, 1),
+        (322, 4, 1, 16),
+        (323, 4, 1, 16),
+        (324, 4, 1, 512),
+        (325, 4, 1, n as u32),
+    ];
+    let directory = |bytes: u32| {
+        let mut tiff = b"II*\0\x08\0\0\0".to_vec();
+        tiff.extend((entries.len() as u16).to_le_bytes());
+        for (tag, kind, count, value) in entries {
+            tiff.extend(tag.to_le_bytes());
+            tiff.extend(kind.to_le_bytes());
+            tiff.extend(count.to_le_bytes());
+            tiff.extend(if tag == 325 { bytes } else { value }.to_le_bytes());
+        }
+        tiff.resize(512, 0);
+        tiff.extend(&bomb);
+        tiff
+    };
+    // As large as it says it is: more than 512 bytes can need, refused with the header.
+    let refused = reader(directory(n as u32)).open("x.tif").await.unwrap_err();
+    assert!(n > 4096 && refused.to_string().contains("more than the"), "{n}: {refused}");
+    // And one that says it is small: the stream does not end where the block does.
+    let imagery = reader(directory(600));
+    let cog = imagery.open("x.tif").await.unwrap();
+    let error = imagery.blocks(&cog, &[0]).await.remove(&0).unwrap().unwrap_err();
+    assert!(matches!(error, ImageryError::Block { .. }), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bilinear_equals_gdal() {
     let dir = tempfile::tempdir().unwrap();

@@ -156,6 +156,7 @@ fn planner_and_cells_count_the_same_parcels() {
         seed: 7,
         step: 0.05,
         min_parcels: 3,
+        order: satellite_pipeline::domain::plan::Order::Space,
         sampling: Sampling::Basic,
         classes: classes().classes().iter().map(|(id, info)| (*id, info.name.clone())).collect(),
         seasons: Seasons::new(vec![Season::new("spring", "2023-03-21", "2023-06-20").unwrap()]).unwrap(),

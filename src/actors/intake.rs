@@ -2,6 +2,7 @@
 //!
 //! Contract: a message that is no task is poison and never reaches a later stage; a task whose manifest
 //! exists already is settled from it at once, after completing its publication if need be; a task whose
+//! classes all have enough chips ends here without a staging place; a task whose
 //! earlier attempts all died without a word (each left its staging place) is given up after
 //! `worker.max_attempts`, so that one that kills its workers does not kill them all.
 
@@ -14,6 +15,7 @@ use tracing::{Instrument as _, info_span};
 
 use super::lane::{Credited, Lane};
 use super::messages::{Job, SampleParcels, TaskArrived};
+use super::quotas::Quotas;
 use super::retry::{GiveUp, RetryPolicy};
 use super::ticket::{Outcome, Settled, Ticket};
 use super::writer::{persist, store_failure};
@@ -21,6 +23,7 @@ use crate::adapters::dataset::{Attempt, DatasetStore};
 use crate::adapters::failpoint::reach;
 use crate::domain::failure::Failure;
 use crate::domain::manifest::Manifest;
+use crate::domain::quota::leaves_nothing;
 use crate::domain::result::Status;
 use crate::domain::task::{MAX_TASK_BYTES, Task, TaskError};
 
@@ -39,6 +42,8 @@ pub struct Intake {
     pub retry: RetryPolicy,
     /// Fires when the node drains: tasks not begun are given up.
     pub drain: CancellationToken,
+    /// Which classes have enough chips.
+    pub quotas: Quotas,
     /// Who settles.
     pub settler: actix::Recipient<Settled>,
     /// Next stage.
@@ -66,6 +71,8 @@ impl Handler<Credited<TaskArrived>> for Intake {
 enum Begun {
     /// It was finished before.
     Before(Box<Manifest>),
+    /// All its classes have enough chips.
+    Unwanted,
     /// It begins now.
     Now(Attempt),
 }
@@ -89,7 +96,8 @@ impl Intake {
         let key = task.key();
         let span = info_span!("task", task_id = task.task_id, worker = %self.worker);
         let seed = task.seed.unwrap_or(self.seed);
-        let job = Job { key, seed, ticket, cancel, started: Instant::now(), span: span.clone(), task };
+        let (started, left_out) = (Instant::now(), Vec::new());
+        let job = Job { key, seed, ticket, cancel, started, span: span.clone(), left_out, task };
         self.start(job).instrument(span).await;
     }
 
@@ -115,6 +123,7 @@ impl Intake {
                 tracing::debug!("finished before, by {}", manifest.result.worker_id);
                 job.ticket.settle(Outcome::Finished(Box::new(manifest.result)));
             }
+            Ok(Begun::Unwanted) => job.unwanted(&self.worker),
             Err(GiveUp::Cancelled) => job.ticket.settle(Outcome::Abandoned),
             Err(GiveUp::Failed(failure)) => job.fail(&self.worker, failure, Status::Failed),
         }
@@ -124,10 +133,12 @@ impl Intake {
     async fn begin(&self, job: &Job) -> Result<Begun, Failure> {
         let (store, key) = (self.store.clone(), job.key.clone());
         let run = job.task.run_id.clone().unwrap_or_else(|| "external".to_owned());
+        let unwanted = leaves_nothing(&job.task, &self.quotas.filled(&job.task));
         let look = move || {
             store.bind(&run)?;
             match store.finished(&key)? {
                 Some(manifest) => Ok(Begun::Before(Box::new(manifest))),
+                None if unwanted => Ok(Begun::Unwanted),
                 None => store.begin(&key).map(Begun::Now),
             }
         };

@@ -47,6 +47,8 @@ pub struct Job {
     pub started: Instant,
     /// Span of the task, for logs.
     pub span: Span,
+    /// Parcels that were drawn and may be no centres, or are not wanted any more because their class has enough chips.
+    pub left_out: Vec<Rejection>,
 }
 
 /// Draw the parcels of a cell. To the sampler.
@@ -76,8 +78,6 @@ pub struct FindScenes {
     pub job: Job,
     /// Parcels that become chips, ascending by id.
     pub drawn: Vec<Drawn>,
-    /// Parcels that were drawn and may be no centres, with their numbers.
-    pub rejected: Vec<(u32, Rejection)>,
     /// All labelled parcels of the cell and around it.
     pub parcels: Arc<Vec<Parcel>>,
 }
@@ -247,6 +247,14 @@ impl Fan {
 }
 
 impl Job {
+    /// Settles a task of which nothing is wanted any more: it has a result and no manifest, so that it can be
+    /// done after all when targets are raised.
+    pub fn unwanted(self, worker: &str) {
+        let mut result = TaskResult::empty(&self.task, worker, Status::SkippedQuota);
+        result.elapsed_ms = self.started.elapsed().as_millis() as u64;
+        self.ticket.settle(Outcome::Unwanted(Box::new(result)));
+    }
+
     /// Settles with a failure of a stage before there were chips.
     pub fn fail(self, worker: &str, failure: Failure, status: Status) {
         let outcome = match failure.severity {

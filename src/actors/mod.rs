@@ -11,6 +11,7 @@ pub mod offsets;
 pub mod pixels;
 pub mod planner;
 pub mod publisher;
+pub mod quotas;
 pub mod rasteriser;
 pub mod retry;
 pub mod sampler;

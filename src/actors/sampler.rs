@@ -3,10 +3,10 @@
 //! Contract: the draw depends on the run's seed and the parcels alone; a cell with nothing to do ends here, with the
 //! original pipeline's statuses, and costs no HTTP request. A parcel that is drawn and may not be a centre (its shape is
 //! invalid, it is too small, or too near another) is rejected with the reason and keeps its number, so that the others'
-//! names do not depend on it. Shapes leave this stage valid. Units: metres, square metres in the parcel's UTM zone.
+//! names do not depend on it; so do parcels whose class has enough chips. Shapes leave this stage valid. Units: metres, square metres in the parcel's UTM zone.
 //! Trap: parcels around the cell are drawn too, because they may keep one inside at a distance.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
@@ -14,15 +14,18 @@ use tracing::Instrument as _;
 
 use super::cpu::CpuPool;
 use super::lane::{Credited, Lane};
-use super::messages::{ChipOutcome, Conclude, Done, Drawn, FindScenes, Job, SampleParcels};
+use super::messages::{Conclude, Done, Drawn, FindScenes, Job, SampleParcels};
+use super::quotas::Quotas;
 use super::ticket::Outcome;
 use crate::adapters::crs::{Crs, Transform};
 use crate::adapters::failpoint::reach;
 use crate::adapters::parcels::ParcelSource;
 use crate::adapters::shapes;
+use crate::domain::classes::ClassId;
 use crate::domain::failure::Failure;
 use crate::domain::manifest::Rejection;
 use crate::domain::parcel::Parcel;
+use crate::domain::quota::QUOTA;
 use crate::domain::result::Status;
 use crate::domain::sampling::is_drawn;
 use crate::domain::task::Task;
@@ -42,6 +45,8 @@ pub struct Sampler {
     pub margin_m: f64,
     /// What a parcel must be to be a centre or a label.
     pub rules: ParcelRules,
+    /// Which classes have enough chips.
+    pub quotas: Quotas,
     /// Where the work is done.
     pub cpu: CpuPool,
     /// Next stage.
@@ -83,34 +88,36 @@ impl Handler<Credited<SampleParcels>> for Sampler {
 /// What a cell gives.
 enum Draw {
     Nothing(Status),
-    Some { drawn: Vec<Drawn>, rejected: Vec<(u32, Rejection)>, parcels: Vec<Parcel> },
+    Some { drawn: Vec<Drawn>, left_out: Vec<Rejection>, parcels: Vec<Parcel> },
 }
 
 impl Sampler {
-    async fn sample(self, job: Job) {
+    async fn sample(self, mut job: Job) {
         if job.cancel.is_cancelled() {
             return job.ticket.settle(Outcome::Abandoned);
         }
         reach("sampler.before");
         let (parcels, margin, min, rules) = (self.parcels.clone(), self.margin_m, self.min_parcels, self.rules);
-        let (task, seed) = (job.task.clone(), job.seed);
+        let (task, seed, filled) = (job.task.clone(), job.seed, self.quotas.filled(&job.task));
         let work = move || {
             let around = parcels.cell(task.bbox, margin)?;
             let crs = parcels.crs().clone();
-            Ok(draw(&task, seed, (min, rules, &crs), around))
+            Ok(draw(&task, seed, &Drawing { min, rules, crs, filled }, around))
         };
         let Some(drawn) = self.cpu.run(work).await else { return };
         match drawn.map_err(|e: crate::adapters::parcels::ParcelError| parcel_failure(&e)) {
-            Ok(Draw::Some { drawn, rejected, .. }) if drawn.is_empty() => {
-                let outcomes = rejected.into_iter().map(|(chip, why)| (chip, ChipOutcome::Rejected(why))).collect();
-                let done = Done { job, outcomes, skipped: Some(Status::SkippedSampling) };
+            Ok(Draw::Some { drawn, left_out, .. }) if drawn.is_empty() => {
+                job.left_out = left_out;
+                let done = Done { job, outcomes: Vec::new(), skipped: Some(Status::SkippedSampling) };
                 self.conclude.send(Conclude { done }).await;
             }
-            Ok(Draw::Some { drawn, rejected, parcels }) => {
+            Ok(Draw::Some { drawn, left_out, parcels }) => {
                 reach("sampler.after");
-                tracing::debug!(chips = drawn.len(), rejected = rejected.len(), "parcels drawn");
-                self.scenes.send(FindScenes { job, drawn, rejected, parcels: Arc::new(parcels) }).await;
+                tracing::debug!(chips = drawn.len(), left_out = left_out.len(), "parcels drawn");
+                job.left_out = left_out;
+                self.scenes.send(FindScenes { job, drawn, parcels: Arc::new(parcels) }).await;
             }
+            Ok(Draw::Nothing(Status::SkippedQuota)) => job.unwanted(&self.worker),
             Ok(Draw::Nothing(status)) => {
                 let done = Done { job, outcomes: Vec::new(), skipped: Some(status) };
                 self.conclude.send(Conclude { done }).await;
@@ -120,12 +127,21 @@ impl Sampler {
     }
 }
 
+/// What decides a draw beside the task.
+struct Drawing {
+    min: u64,
+    rules: ParcelRules,
+    crs: Crs,
+    filled: BTreeSet<ClassId>,
+}
+
 /// Draws the parcels of the cell from all those around it. `around` is ascending by id; what is kept of it
 /// are the labelled parcels.
-fn draw(task: &Task, seed: u64, (min, rules, crs): (u64, ParcelRules, &Crs), mut around: Vec<Parcel>) -> Draw {
+fn draw(task: &Task, seed: u64, how: &Drawing, mut around: Vec<Parcel>) -> Draw {
+    let rules = how.rules;
     let mine = |p: &Parcel| task.holds(p.lonlat[0], p.lonlat[1]);
     let inside = || around.iter().filter(|p| mine(p));
-    if (inside().count() as u64) < min {
+    if (inside().count() as u64) < how.min {
         return Draw::Nothing(Status::SkippedFewPolygons);
     }
     let wanted =
@@ -156,7 +172,7 @@ fn draw(task: &Task, seed: u64, (min, rules, crs): (u64, ParcelRules, &Crs), mut
     let mut unfit = mend(&mut around, rules);
     if rules.min_area_m2 > 0.0 {
         let small = |p: &&Parcel| chosen.contains(&p.id) && !unfit.contains_key(&p.id);
-        let areas: Vec<_> = around.iter().filter(small).filter_map(|p| Some((p.id, area(p, crs)?))).collect();
+        let areas: Vec<_> = around.iter().filter(small).filter_map(|p| Some((p.id, area(p, &how.crs)?))).collect();
         let small = areas.into_iter().filter(|(_, area)| *area < rules.min_area_m2);
         unfit.extend(small.map(|(id, area)| (id, ("too_small", format!("{area:.0} square metres")))));
     }
@@ -166,18 +182,22 @@ fn draw(task: &Task, seed: u64, (min, rules, crs): (u64, ParcelRules, &Crs), mut
         let lost = makes_way(&points, seed, rules.min_distance_m).into_iter();
         unfit.extend(lost.map(|(id, winner)| (id, ("too_close", format!("parcel {winner} is nearer than allowed")))));
     }
-    let (mut drawn, mut rejected) = (Vec::new(), Vec::new());
+    let (mut drawn, mut left_out) = (Vec::new(), Vec::new());
     for (centre, _) in centres.into_iter().filter(|(_, mine)| *mine) {
-        match unfit.remove(&centre.parcel) {
+        let enough = || how.filled.contains(&centre.class).then(|| (QUOTA, String::new()));
+        match unfit.remove(&centre.parcel).or_else(enough) {
             None => drawn.push(centre),
             Some((reason, detail)) => {
                 let Drawn { parcel, class, .. } = centre;
                 let (reason, season) = (reason.to_owned(), String::new());
-                rejected.push((centre.chip, Rejection { parcel, class, season, reason, detail }));
+                left_out.push(Rejection { parcel, class, season, reason, detail });
             }
         }
     }
-    Draw::Some { drawn, rejected, parcels: around }
+    if drawn.is_empty() && left_out.iter().any(|r| r.reason == QUOTA) {
+        return Draw::Nothing(Status::SkippedQuota);
+    }
+    Draw::Some { drawn, left_out, parcels: around }
 }
 
 /// Reasons against a parcel as a centre, by id.

@@ -56,7 +56,7 @@ impl Handler<Credited<FindScenes>> for Scenes {
 
 impl Scenes {
     async fn find(self, asked: FindScenes) {
-        let FindScenes { job, drawn, rejected, parcels } = asked;
+        let FindScenes { job, drawn, parcels } = asked;
         reach("scenes.before");
         let mut plans = self.plans(&job, &drawn);
         match self.finder.provide(&job, &mut plans).await {
@@ -65,8 +65,7 @@ impl Scenes {
             Err(GiveUp::Failed(failure)) => return job.fail(&self.worker, failure, Status::FailedDownload),
         }
         reach("scenes.after");
-        let fan = Arc::new(Fan::new(job, plans.len() + rejected.len(), parcels));
-        rejected.into_iter().for_each(|(chip, why)| fan.note(chip, ChipOutcome::Rejected(why)));
+        let fan = Arc::new(Fan::new(job, plans.len(), parcels));
         let (with, without): (Vec<_>, Vec<_>) = plans.into_iter().partition(|p| p.choice.want().is_some());
         for plan in without {
             fan.note(plan.drawn.chip, ChipOutcome::Rejected(rejection(&self.finder, &plan)));

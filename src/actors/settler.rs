@@ -86,7 +86,7 @@ impl Settler {
         }
         reach("settle.before");
         let done = match outcome {
-            Outcome::Finished(result) => {
+            Outcome::Finished(result) | Outcome::Unwanted(result) => {
                 self.counts.finished.fetch_add(1, Relaxed);
                 self.counts.chips.fetch_add(result.chips_saved, Relaxed);
                 log(&result);

@@ -19,6 +19,8 @@ use crate::domain::result::TaskResult;
 pub enum Outcome {
     /// The task has its result: publish it, then the offset is done.
     Finished(Box<TaskResult>),
+    /// Every class of the task has enough chips: publish the result, then the offset is done. Nothing is committed.
+    Unwanted(Box<TaskResult>),
     /// The task failed for good: dead letter and result, then the offset is done.
     Failed(Box<TaskResult>),
     /// The message is no task: dead letter, then the offset is done.

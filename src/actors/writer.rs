@@ -108,9 +108,13 @@ impl Writer {
 
     /// Commits what there is, and settles.
     async fn conclude(self, done: Done) {
-        let Done { job, outcomes, skipped } = done;
+        let Done { mut job, outcomes, skipped } = done;
+        let left_out = std::mem::take(&mut job.left_out);
         let outcome = match Verdict::of(outcomes, skipped) {
-            Verdict::Keep(summary) => self.commit(&job, *summary).await,
+            Verdict::Keep(mut summary) => {
+                summary.rejected.extend(left_out);
+                self.commit(&job, *summary).await
+            }
             Verdict::Abandoned => Outcome::Abandoned,
             Verdict::Broken(failure) if failure.severity == Severity::Fatal => Outcome::Fatal(failure),
             Verdict::Broken(failure) => match self.finished_elsewhere(&job).await {

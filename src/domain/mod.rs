@@ -1,6 +1,8 @@
 //! Pure rules of the pipeline: no clock, no files, no network, no entropy, no runtime.
 
 pub mod band;
+pub mod band_stats;
+pub mod block;
 pub mod candidate;
 pub mod chip_name;
 pub mod chip_tags;
@@ -26,14 +28,19 @@ pub mod planner;
 pub mod polygon;
 pub mod progress;
 pub mod provenance;
+pub mod quad;
+pub mod quota;
+pub mod rarest;
 pub mod result;
 pub mod sampling;
 pub mod scene;
 pub mod scene_query;
 pub mod scl;
 pub mod season;
+pub mod split;
 pub mod tally;
 pub mod task;
 pub mod thinning;
+pub mod throttle;
 pub mod utm;
 pub mod window;

@@ -36,6 +36,16 @@ pub enum Sampling {
     },
 }
 
+/// In which order tasks are published. Their numbers follow the curve in any case, so the dataset does not depend
+/// on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Along the Hilbert curve, in territories.
+    Space,
+    /// Those first that fill the targets with the fewest tasks, dealt out to the partitions in turn.
+    Rarest,
+}
+
 /// Everything that decides what the plan says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanSettings {
@@ -51,6 +61,8 @@ pub struct PlanSettings {
     pub classes: BTreeMap<ClassId, String>,
     /// Seasons that scenes are looked for in; decide how many chips a parcel gives.
     pub seasons: Seasons,
+    /// In which order tasks are published.
+    pub order: Order,
     /// Partitions of the task topic.
     pub partitions: i32,
     /// Configured run id; `None`: derived from the plan.
@@ -200,7 +212,7 @@ pub struct PlanSummary {
 pub struct Plan {
     /// Totals.
     pub summary: PlanSummary,
-    /// Tasks in global order, numbered from 1.
+    /// Tasks in the order in which they are published; numbered from 1 along the Hilbert curve.
     pub tasks: Vec<PlannedTask>,
 }
 

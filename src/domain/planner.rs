@@ -17,9 +17,10 @@ use super::hilbert::Frame;
 use super::parcel::{Reject, ScannedParcel};
 use super::partition;
 use super::plan::{
-    ClassPlan, FEW_PARCELS, MAX_UNKNOWN_LABELS, NO_CLASS, PartitionLoad, Plan, PlanError, PlanSettings, PlanSummary,
-    PlannedTask, Sampling, TOP_UNKNOWN,
+    ClassPlan, FEW_PARCELS, MAX_UNKNOWN_LABELS, NO_CLASS, Order, PartitionLoad, Plan, PlanError, PlanSettings,
+    PlanSummary, PlannedTask, Sampling, TOP_UNKNOWN,
 };
+use super::rarest;
 use super::sampling::is_drawn;
 use super::task::{SCHEMA, Task, fnv1a};
 
@@ -148,10 +149,14 @@ impl Planner {
         for plan in classes.values_mut() {
             plan.target = self.target(plan);
         }
-        let mut tasks = self.lay_out(&kept, &classes);
+        let along = along_the_curve(&kept);
+        let mut tasks = self.lay_out(&along, &classes);
         let run_id = self.settings.run_id.clone().unwrap_or_else(|| self.derive_run_id(&tasks));
         for planned in &mut tasks {
             planned.task.run_id = Some(run_id.clone());
+        }
+        if self.settings.order == Order::Rarest {
+            tasks = self.rarest_first(tasks, &along, &classes);
         }
         let summary = PlanSummary {
             run_id,
@@ -228,10 +233,7 @@ impl Planner {
         Ok((kept, BTreeMap::from([(FEW_PARCELS.to_owned(), few), (NO_CLASS.to_owned(), no_class)])))
     }
 
-    fn lay_out(&self, kept: &[(Cell, &Tally)], classes: &BTreeMap<ClassId, ClassPlan>) -> Vec<PlannedTask> {
-        let frame = Frame::around(kept.iter().map(|(cell, _)| *cell));
-        let mut order: Vec<(u64, Cell, &Tally)> = kept.iter().map(|(cell, t)| (frame.key(*cell), *cell, *t)).collect();
-        order.sort_unstable_by_key(|(key, cell, _)| (*key, *cell));
+    fn lay_out(&self, order: &[Placed<'_>], classes: &BTreeMap<ClassId, ClassPlan>) -> Vec<PlannedTask> {
         let drawn: Vec<u64> =
             order.iter().map(|(_, _, t)| t.classes.iter().map(|c| c.drawn * self.chips_per_parcel()).sum()).collect();
         let weights: Vec<u64> = drawn.iter().map(|n| n + partition::TASK_WEIGHT).collect();
@@ -258,6 +260,23 @@ impl Planner {
             PlannedTask { task, partition, expected_chips, hilbert: *key }
         });
         planned.collect()
+    }
+
+    /// The same tasks in the order of [`rarest`], dealt out to the partitions in turn.
+    fn rarest_first(
+        &self,
+        tasks: Vec<PlannedTask>,
+        along: &[Placed<'_>],
+        classes: &BTreeMap<ClassId, ClassPlan>,
+    ) -> Vec<PlannedTask> {
+        let Sampling::Balanced { conversion_rate, .. } = self.settings.sampling else { return tasks };
+        let wanted = classes.iter().filter_map(|(class, plan)| Some((*class, plan.target? as f64 / conversion_rate)));
+        let drawn = |(_, _, tally): &Placed<'_>| tally.classes.iter().map(|c| (c.class, c.drawn)).collect();
+        let drawn: Vec<Vec<(ClassId, u64)>> = along.iter().map(drawn).collect();
+        let turns = (0..self.settings.partitions).cycle();
+        let mut tasks: Vec<Option<PlannedTask>> = tasks.into_iter().map(Some).collect();
+        let chosen = rarest::order(&drawn, &wanted.collect()).into_iter().filter_map(|i| tasks[i].take());
+        chosen.zip(turns).map(|(planned, partition)| PlannedTask { partition, ..planned }).collect()
     }
 
     /// Hash of the settings' context and of every task as it will be sent; the tasks carry seed, step,
@@ -287,6 +306,16 @@ impl Tally {
             None => self.classes.push(ClassTally { class, parcels: 1, drawn }),
         }
     }
+}
+
+/// A cell with its place along the Hilbert curve.
+type Placed<'a> = (u64, Cell, &'a Tally);
+
+fn along_the_curve<'a>(kept: &[(Cell, &'a Tally)]) -> Vec<Placed<'a>> {
+    let frame = Frame::around(kept.iter().map(|(cell, _)| *cell));
+    let mut order: Vec<Placed<'a>> = kept.iter().map(|(cell, t)| (frame.key(*cell), *cell, *t)).collect();
+    order.sort_unstable_by_key(|(key, cell, _)| (*key, *cell));
+    order
 }
 
 fn loads(tasks: &[PlannedTask], partitions: i32) -> Vec<PartitionLoad> {

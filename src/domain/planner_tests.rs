@@ -18,6 +18,7 @@ fn settings() -> PlanSettings {
         seed: 42,
         step: 0.05,
         min_parcels: 3,
+        order: Order::Space,
         sampling: Sampling::Balanced {
             probabilities: BTreeMap::from([(class(1), 0.2), (class(5), 1.0)]),
             conversion_rate: 0.35,
@@ -229,4 +230,29 @@ fn a_series_expects_a_chip_of_every_season() {
     assert_eq!(series.expected, 2 * one.expected);
     let targets = |s: &PlanSummary| s.classes[&class(5)].target.unwrap();
     assert!(targets(&series) - 2 * targets(&one) <= 1, "but for rounding");
+}
+
+#[test]
+fn the_rarest_come_first_and_only_the_order_changes() {
+    // Thirty cells of olives; one in ten has a few cereals too.
+    let mut parcels = Vec::new();
+    for cell in 0..30_i64 {
+        let lon = -3.01 + 0.05 * (cell % 6) as f64;
+        let lat = 40.01 + 0.05 * (cell / 6) as f64;
+        parcels.extend((0..100).map(|n| parcel(cell * 1000 + n, Lookup::Class(class(1)), lon, lat)));
+        let cereals = if cell % 10 == 7 { 4 } else { 0 };
+        parcels.extend((100..100 + cereals).map(|n| parcel(cell * 1000 + n, Lookup::Class(class(5)), lon, lat)));
+    }
+    let space = plan_of(settings(), &parcels).unwrap();
+    let rarest = plan_of(PlanSettings { order: Order::Rarest, ..settings() }, &parcels).unwrap();
+    assert_eq!(rarest.summary.run_id, space.summary.run_id);
+    let by_number =
+        |plan: &Plan| plan.tasks.iter().map(|t| (t.task.task_id, t.task.clone())).collect::<BTreeMap<_, _>>();
+    assert_eq!(by_number(&rarest), by_number(&space), "the same tasks under the same numbers");
+    let has_cereals = |t: &PlannedTask| t.task.class_distribution.contains_key(&class(5));
+    assert!(rarest.tasks[..3].iter().all(has_cereals) && !rarest.tasks[3..].iter().any(has_cereals));
+    assert!(!space.tasks[..3].iter().all(has_cereals));
+    let dealt: Vec<i32> = rarest.tasks.iter().map(|t| t.partition).collect();
+    assert_eq!(dealt, (0..30).map(|i| i % 4).collect::<Vec<_>>());
+    assert_eq!(rarest.summary.partitions.iter().map(|p| p.tasks).sum::<u64>(), 30);
 }

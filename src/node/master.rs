@@ -16,7 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{Config, SEASON_BY_CLASS, SamplingMode};
+use super::config::{CellOrder, Config, SEASON_BY_CLASS, SamplingMode};
 use super::error::NodeError;
 use super::parts;
 use crate::actors::lane::Lane;
@@ -25,7 +25,7 @@ use crate::actors::publisher::Publisher;
 use crate::adapters::broker::{Broker, ReadEvent, Record};
 use crate::adapters::parcels::{ParcelError, ParcelSource, ScanProgress};
 use crate::domain::class_table::ClassTable;
-use crate::domain::plan::{Plan, PlanSettings, Sampling};
+use crate::domain::plan::{Order, Plan, PlanSettings, Sampling};
 use crate::domain::plan_record::{ClassPlan, PLAN_SCHEMA, PlanRecord, PlanState};
 use crate::domain::planner::Planner;
 use crate::domain::task::{Task, fnv1a};
@@ -146,6 +146,10 @@ fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) ->
         sampling,
         classes: classes.classes().iter().map(|(class, info)| (*class, info.name.clone())).collect(),
         seasons: parts::seasons(config)?,
+        order: match config.grid.order {
+            CellOrder::Space => Order::Space,
+            CellOrder::Rarest => Order::Rarest,
+        },
         partitions: config.kafka.partitions,
         run_id: config.run.id().map(str::to_owned),
         context: decisive.to_string(),

@@ -13,6 +13,7 @@ pub mod monitor;
 pub mod monitor_view;
 pub mod parts;
 pub mod plan;
+pub mod quota;
 pub mod shutdown;
 pub mod table;
 pub mod telemetry;

@@ -1,7 +1,7 @@
 //! The monitor: reads all results from the beginning and shows how far the run is.
 //!
 //! Contract: its state is a function of what the topics hold, so it may be stopped and started at any
-//! time. It never writes to the broker. With `exit_when_done` it ends when every planned task has a result:
+//! time. All it writes to the broker is how many chips each class has ([`super::quota`]). With `exit_when_done` it ends when every planned task has a result:
 //! 0 if none failed, else 1.
 
 use std::io::{IsTerminal as _, Write as _};
@@ -15,10 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::config::{Config, LogFormat, Ui};
 use super::error::NodeError;
 use super::monitor_view::{Lag, Style, json, one_line, page, summary};
+use super::quota::Herald;
 use crate::actors::lane::Lane;
 use crate::actors::tallier::{AskProgress, PlanArrived, ResultArrived, Tallier};
 use crate::adapters::broker::{Broker, ReadEvent};
 use crate::domain::progress::Progress;
+use crate::domain::quota::QuotaRecord;
 
 /// Results on their way to the tally.
 const RESULTS: usize = 256;
@@ -73,16 +75,24 @@ pub async fn run(
     let mut screen = Screen { view, style, lines: 0 };
     let mut ticks = tokio::time::interval(config.monitor.interval.clamp(SHORTEST, LOOK));
     let mut drawn: Option<Instant> = None;
+    let (mut herald, mut caught_up) = (Herald::default(), false);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             () = drain.cancelled() => break,
             event = events.recv() => match event {
+                Some(ReadEvent::CaughtUp) => {
+                    tracing::debug!("everything that was there has been read");
+                    caught_up = true;
+                }
                 Some(event) => feed(config, event, &results, &plans).await?,
                 None => return Err(NodeError::Stopped("reading the results has ended".into())),
             },
             _ = ticks.tick() => {
                 let progress = ask(&asks).await?;
+                if caught_up && config.sampling.stop_when_filled {
+                    herald.say(config, &*broker, &progress).await;
+                }
                 if drawn.is_none_or(|at| at.elapsed() + SHORTEST / 2 >= config.monitor.interval) {
                     drawn = Some(Instant::now());
                     screen.draw(&progress, lag(config, &*broker).await.as_deref());
@@ -120,8 +130,9 @@ async fn feed(
             let seen_ms = u64::try_from(record.timestamp_ms).unwrap_or(0);
             results.send(ResultArrived { payload: record.payload, seen_ms }).await;
         }
+        ReadEvent::Record(record) if record.key.as_deref().is_some_and(QuotaRecord::is_key) => {}
         ReadEvent::Record(record) => plans.send(PlanArrived { payload: record.payload }).await,
-        ReadEvent::CaughtUp => tracing::debug!("everything that was there has been read"),
+        ReadEvent::CaughtUp => {}
         ReadEvent::Failed(error) => return Err(error.into()),
     }
     Ok(())

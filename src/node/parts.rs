@@ -120,6 +120,7 @@ pub fn imagery_http(config: &Config) -> Result<Arc<Http>, NodeError> {
     Ok(Arc::new(Http::new(HttpSettings {
         connect_timeout: config.imagery.connect_timeout,
         read_timeout: config.imagery.read_timeout,
+        body_timeout: config.imagery.read_timeout * 2,
         per_host: config.imagery.requests_per_host,
         trust: trust(config)?,
         ..HttpSettings::default()

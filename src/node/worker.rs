@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
 use super::error::NodeError;
-use super::parts;
+use super::{parts, quota};
 use crate::actors::blocks::BlockReader;
 use crate::actors::cpu::CpuPool;
 use crate::actors::finder::Finder;
@@ -29,6 +29,7 @@ use crate::actors::lane::Lane;
 use crate::actors::messages::TaskArrived;
 use crate::actors::offsets::Offsets;
 use crate::actors::pixels::Pixels;
+use crate::actors::quotas::Quotas;
 use crate::actors::rasteriser::{Encoding, Rasteriser};
 use crate::actors::retry::RetryPolicy;
 use crate::actors::sampler::Sampler;
@@ -71,7 +72,9 @@ pub async fn run(
     drain: &CancellationToken,
     exit_when_done: bool,
 ) -> Result<WorkerReport, NodeError> {
-    run_with(config, broker, parts::store(config)?, drain, exit_when_done).await
+    let store = parts::store(config)?;
+    let quotas = quota::remembered(config, store.clone()).await?;
+    work(config, broker, store, quotas, drain, exit_when_done).await
 }
 
 /// The same with a dataset of the caller's choice.
@@ -85,14 +88,30 @@ pub async fn run_with(
     drain: &CancellationToken,
     exit_when_done: bool,
 ) -> Result<WorkerReport, NodeError> {
+    work(config, broker, store, Quotas::default(), drain, exit_when_done).await
+}
+
+async fn work(
+    config: &Config,
+    broker: Arc<dyn Broker>,
+    store: Arc<dyn DatasetStore>,
+    quotas: Quotas,
+    drain: &CancellationToken,
+    exit_when_done: bool,
+) -> Result<WorkerReport, NodeError> {
     let worker: Arc<str> = parts::worker_id(config).into();
     let tasks = config.worker.tasks_in_flight;
-    let road = Road::prepare(config, worker.clone(), store)?;
+    let road = Road::prepare(config, worker.clone(), store, quotas.clone())?;
     let mut spec = GroupSpec::new(&config.kafka.group, &config.kafka.tasks_topic, &*worker, tasks);
-    if let Some(partitions) = config.kafka.focus() {
+    if let Some(partitions) = config.focus() {
         spec = spec.focused(partitions);
     }
     broker.create_topics(&parts::topics(config)).await?;
+    let down = CancellationToken::new();
+    let _down_at_the_end = down.clone().drop_guard();
+    if config.sampling.stop_when_filled {
+        quota::follow(&config.kafka.control_topic, &*broker, quotas, down).await?;
+    }
     let (group, deliveries) = broker.join(spec).await?;
     tracing::info!(worker = &*worker, group = config.kafka.group, "worker is up");
     let (stop, fatal) = mpsc::unbounded_channel();
@@ -138,6 +157,7 @@ pub async fn run_with(
 struct Road {
     worker: Arc<str>,
     store: Arc<dyn DatasetStore>,
+    quotas: Quotas,
     parcels: Arc<dyn crate::adapters::parcels::ParcelSource>,
     catalog: Arc<dyn crate::adapters::catalog::Catalog>,
     http: Arc<Http>,
@@ -149,7 +169,12 @@ struct Road {
 }
 
 impl Road {
-    fn prepare(config: &Config, worker: Arc<str>, store: Arc<dyn DatasetStore>) -> Result<Self, NodeError> {
+    fn prepare(
+        config: &Config,
+        worker: Arc<str>,
+        store: Arc<dyn DatasetStore>,
+        quotas: Quotas,
+    ) -> Result<Self, NodeError> {
         let classes = parts::classes(config)?;
         let parcels = parts::parcels(config, classes.clone())?;
         let cores = config.worker.cores(std::thread::available_parallelism().map_or(1, |n| n.get()));
@@ -166,6 +191,7 @@ impl Road {
         Ok(Self {
             worker,
             store,
+            quotas,
             catalog: parts::catalog(config)?,
             http: parts::imagery_http(config)?,
             cpu: CpuPool::new(cores).map_err(threads)?,
@@ -248,6 +274,7 @@ impl Road {
             min_parcels: config.grid.min_parcels,
             margin_m: label_margin_m(config).max(config.sampling.min_distance_m),
             rules: parts::parcel_rules(config),
+            quotas: self.quotas.clone(),
             cpu: self.cpu,
             scenes: Lane::new("scenes", tasks, scenes.start().recipient()),
             conclude,
@@ -258,6 +285,7 @@ impl Road {
             store: self.store,
             max_attempts: config.worker.max_attempts,
             retry: store_retry,
+            quotas: self.quotas,
             drain,
             settler,
             sampler: Lane::new("sampler", self.cores + 1, sampler.start().recipient()),

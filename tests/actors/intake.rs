@@ -7,6 +7,7 @@ use actix::Actor;
 use satellite_pipeline::actors::intake::Intake;
 use satellite_pipeline::actors::lane::{Credited, Lane};
 use satellite_pipeline::actors::messages::{SampleParcels, TaskArrived};
+use satellite_pipeline::actors::quotas::Quotas;
 use satellite_pipeline::actors::ticket::Outcome;
 use satellite_pipeline::adapters::broker::Delivery;
 use satellite_pipeline::adapters::dataset::memory::MemoryStore;
@@ -17,7 +18,7 @@ use satellite_pipeline::domain::result::{Status, TaskResult};
 use satellite_pipeline::domain::task::TaskKey;
 use tokio_util::sync::CancellationToken;
 
-use super::stage::{Out, QUICK, Stage, lane, on_stage, task};
+use super::stage::{Out, QUICK, Stage, class, lane, on_stage, task};
 
 const CELL: [f64; 4] = [0.0, 40.0, 0.05, 40.05];
 
@@ -25,6 +26,14 @@ const CELL: [f64; 4] = [0.0, 40.0, 0.05, 40.05];
 fn intake(
     stage: &Stage,
     store: Arc<dyn DatasetStore>,
+) -> (Lane<TaskArrived>, Out<Credited<SampleParcels>>, CancellationToken) {
+    intake_with(stage, store, &Quotas::default())
+}
+
+fn intake_with(
+    stage: &Stage,
+    store: Arc<dyn DatasetStore>,
+    quotas: &Quotas,
 ) -> (Lane<TaskArrived>, Out<Credited<SampleParcels>>, CancellationToken) {
     let (sampler, out) = lane(4);
     let drain = CancellationToken::new();
@@ -34,6 +43,7 @@ fn intake(
         store,
         retry: QUICK,
         max_attempts: 3,
+        quotas: quotas.clone(),
         drain: drain.clone(),
         settler: stage.settler.clone(),
         sampler,
@@ -105,6 +115,43 @@ fn a_finished_task_is_settled_with_the_result_it_had() {
         assert_eq!(stage.outcome().await, Outcome::Finished(Box::new(result)));
         out.nothing().await;
         assert_eq!(lane.in_use(), 0);
+    });
+}
+
+#[test]
+fn a_task_of_filled_classes_ends_here_unless_it_was_finished_before() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let (store, quotas) = (Arc::new(MemoryStore::default()), Quotas::default());
+        let wheat = class(5);
+        let mut task = task(5, CELL);
+        task.class_distribution = [(wheat, 12)].into();
+        task.target_samples = [(wheat, 9)].into();
+        let (lane, mut out, _) = intake_with(&stage, store.clone(), &quotas);
+        let send = async |stage: &mut Stage| {
+            let delivery = stage.delivery(serde_json::to_vec(&task).unwrap()).await;
+            lane.send(TaskArrived { delivery }).await;
+        };
+        quotas.note("run1", &[(wheat, 8)].into());
+        send(&mut stage).await;
+        drop(out.next().await);
+        assert_eq!(stage.outcome().await, Outcome::Lost, "one chip is still wanted");
+        quotas.note("run1", &[(wheat, 9)].into());
+        send(&mut stage).await;
+        let settled = stage.settled.next().await;
+        assert_eq!(settled.attempt, None, "it has no staging place");
+        let Outcome::Unwanted(result) = settled.outcome else { panic!("{:?}", settled.outcome) };
+        assert_eq!((result.status, result.task_id), (Status::SkippedQuota, 5));
+        assert!(store.finished(&task.key()).unwrap().is_none(), "and no manifest: raised targets do it after all");
+
+        let attempt = store.begin(&task.key()).unwrap();
+        let (key, result) = (task.key(), TaskResult::empty(&task, "somebody", Status::Success));
+        let (schema, chips, rejected) = (SCHEMA, Vec::new(), Vec::new());
+        let manifest = Manifest { schema, key, attempt: attempt.id.clone(), result: result.clone(), chips, rejected };
+        store.commit(&attempt, &manifest).unwrap();
+        send(&mut stage).await;
+        assert_eq!(stage.outcome().await, Outcome::Finished(Box::new(result)));
+        out.nothing().await;
     });
 }
 

@@ -7,6 +7,7 @@ use actix::Actor;
 use satellite_pipeline::actors::cpu::CpuPool;
 use satellite_pipeline::actors::lane::{Credited, Lane};
 use satellite_pipeline::actors::messages::{Conclude, Drawn, FindScenes, SampleParcels};
+use satellite_pipeline::actors::quotas::Quotas;
 use satellite_pipeline::actors::sampler::{ParcelRules, Sampler};
 use satellite_pipeline::actors::ticket::Outcome;
 use satellite_pipeline::adapters::crs::Crs;
@@ -55,6 +56,14 @@ fn bed(parcels: impl ParcelSource + 'static) -> Bed {
 }
 
 fn ruled(parcels: impl ParcelSource + 'static, rules: ParcelRules) -> Bed {
+    bed_of(parcels, rules, &Quotas::default())
+}
+
+fn bed_with(parcels: impl ParcelSource + 'static, quotas: &Quotas) -> Bed {
+    bed_of(parcels, PLAIN, quotas)
+}
+
+fn bed_of(parcels: impl ParcelSource + 'static, rules: ParcelRules, quotas: &Quotas) -> Bed {
     let (scenes, to_scenes) = lane(4);
     let (conclude, concluded) = lane(4);
     let sampler = Sampler {
@@ -63,6 +72,7 @@ fn ruled(parcels: impl ParcelSource + 'static, rules: ParcelRules) -> Bed {
         min_parcels: 3,
         margin_m: 1_500.0,
         rules,
+        quotas: quotas.clone(),
         cpu: CpuPool::new(1).unwrap(),
         scenes,
         conclude,
@@ -116,6 +126,51 @@ fn cells_with_nothing_to_do_end_here() {
             assert_eq!((done.skipped, done.outcomes.len()), (Some(status), 0));
             bed.scenes.nothing().await;
         }
+    });
+}
+
+#[test]
+fn a_class_with_enough_chips_is_left_out_and_the_others_keep_their_numbers() {
+    const PEAS: &str = "3301020300";
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let rows = || {
+            let peas = (41..=46).map(|i| field(i, 0.001 * i as f64 - 0.0005, 40.002, PEAS));
+            memory(fields().into_iter().chain(peas).collect())
+        };
+        let quotas = Quotas::default();
+        let wanted = || {
+            let mut task = task(1, CELL);
+            task.sampling_probs = [(class(5), 0.5), (class(6), 1.0)].into();
+            task.target_samples = [(class(5), 30), (class(6), 7)].into();
+            task
+        };
+        let mut sample = async |quotas: &Quotas| {
+            let mut bed = bed_with(rows(), quotas);
+            bed.lane.send(SampleParcels { job: stage.job(wanted()).await }).await;
+            let FindScenes { job, drawn, .. } = bed.scenes.next().await.message;
+            let left_out = job.left_out.clone();
+            drop(job);
+            assert_eq!(stage.outcome().await, Outcome::Lost, "the test has dropped it");
+            (left_out, drawn)
+        };
+        let (none, all) = sample(&quotas).await;
+        assert!(none.is_empty() && all.iter().any(|d| d.class == class(5)) && all.iter().any(|d| d.class == class(6)));
+        quotas.note("run1", &[(class(5), 30), (class(6), 6)].into());
+        let (left_out, drawn) = sample(&quotas).await;
+        assert_eq!(drawn, all.iter().filter(|d| d.class == class(6)).cloned().collect::<Vec<_>>());
+        assert!(drawn[0].chip > 0, "the numbers are those of the whole draw");
+        let ids: Vec<i64> = left_out.iter().map(|r| r.parcel).collect();
+        assert_eq!(ids, all.iter().filter(|d| d.class == class(5)).map(|d| d.parcel).collect::<Vec<_>>());
+        assert!(left_out.iter().all(|r| r.reason == "quota" && r.class == class(5)));
+
+        quotas.note("run1", &[(class(6), 7)].into());
+        let mut bed = bed_with(rows(), &quotas);
+        bed.lane.send(SampleParcels { job: stage.job(wanted()).await }).await;
+        let Outcome::Unwanted(result) = stage.outcome().await else { panic!("nothing is wanted") };
+        assert_eq!((result.status, result.chips_saved, result.error), (Status::SkippedQuota, 0, None));
+        bed.scenes.nothing().await;
+        bed.conclude.nothing().await;
     });
 }
 
@@ -177,7 +232,7 @@ fn a_cancelled_task_is_left_to_others() {
     });
 }
 
-/// What a cell gives under some rules: chip and id of those drawn, chip, id and reason of those rejected.
+/// What a cell gives under some rules.
 async fn given(stage: &mut Stage, rows: Vec<MemoryRow>, rules: ParcelRules, cell: [f64; 4]) -> FindScenes {
     let mut bed = ruled(memory(rows), rules);
     bed.lane.send(SampleParcels { job: stage.job(task(1, cell)).await }).await;
@@ -194,13 +249,13 @@ fn an_invalid_shape_is_mended_or_its_parcel_left_out() {
         let raw = rows[41].shape.clone().unwrap();
         let mended = given(&mut stage, rows.clone(), PLAIN, CELL).await;
         let shape = &mended.parcels.iter().find(|p| p.id == 41).unwrap().shape;
-        assert!(mended.rejected.is_empty() && mended.drawn.iter().any(|d| d.parcel == 41));
+        assert!(mended.job.left_out.is_empty() && mended.drawn.iter().any(|d| d.parcel == 41));
         assert!(*shape != raw && shape.rings().count() == 2, "{shape:?}");
 
         let strict = given(&mut stage, rows, ParcelRules { repair: false, ..PLAIN }, CELL).await;
         assert!(strict.parcels.iter().all(|p| p.id != 41) && strict.drawn.len() == 40);
-        let (chip, why) = &strict.rejected[0];
-        assert_eq!((*chip, why.parcel, why.reason.as_str()), (40, 41, "invalid_geometry"));
+        let why = &strict.job.left_out[0];
+        assert_eq!((why.parcel, why.reason.as_str()), (41, "invalid_geometry"));
     });
 }
 
@@ -213,8 +268,8 @@ fn small_parcels_and_close_ones_are_no_centres_but_keep_their_numbers() {
         rows[4].shape =
             Some(Polygon::from_ring([[0.005, 40.006], [0.0054, 40.006], [0.0054, 40.0064], [0.005, 40.0064]]));
         let fit = given(&mut stage, rows.clone(), ParcelRules { min_area_m2: 3000.0, ..PLAIN }, CELL).await;
-        let (chip, why) = &fit.rejected[0];
-        assert_eq!((*chip, why.parcel, why.reason.as_str(), fit.rejected.len()), (4, 5, "too_small", 1));
+        let why = &fit.job.left_out[0];
+        assert_eq!((why.parcel, why.reason.as_str(), fit.job.left_out.len()), (5, "too_small", 1));
         assert!(fit.drawn.iter().all(|d| i64::from(d.chip) + 1 == d.parcel));
         assert_eq!(fit.parcels.len(), 41, "it stays a label");
 
@@ -223,8 +278,8 @@ fn small_parcels_and_close_ones_are_no_centres_but_keep_their_numbers() {
         let (west, east) =
             (given(&mut stage, rows.clone(), far, halves[0]).await, given(&mut stage, rows, far, halves[1]).await);
         let both: Vec<&Drawn> = west.drawn.iter().chain(&east.drawn).collect();
-        assert_eq!(both.len() + west.rejected.len() + east.rejected.len(), 40);
-        assert!(both.len() > 4 && west.rejected.iter().all(|(_, why)| why.reason == "too_close"));
+        assert_eq!(both.len() + west.job.left_out.len() + east.job.left_out.len(), 40);
+        assert!(both.len() > 4 && west.job.left_out.iter().all(|why| why.reason == "too_close"));
         for (i, a) in both.iter().enumerate() {
             assert!(both[i + 1..].iter().all(|b| metres(a.lonlat, b.lonlat) >= 300.0), "across the cells' border too");
         }

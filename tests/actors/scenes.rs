@@ -63,9 +63,7 @@ impl Bed {
 
     async fn find(&mut self, parcels: Vec<Parcel>) {
         let job = self.stage.job(task(1, CELL)).await;
-        self.lane
-            .send(FindScenes { job, drawn: drawn(&parcels), rejected: Vec::new(), parcels: Arc::new(parcels) })
-            .await;
+        self.lane.send(FindScenes { job, drawn: drawn(&parcels), parcels: Arc::new(parcels) }).await;
     }
 
     /// For each parcel that goes on: its id, and item and season of its candidates in order.
@@ -214,9 +212,7 @@ fn a_cancelled_task_is_left_to_others() {
         let job = bed.stage.job(task(1, CELL)).await;
         job.cancel.cancel();
         let parcels = vec![parcel(1, CENTRE, 100.0)];
-        bed.lane
-            .send(FindScenes { job, drawn: drawn(&parcels), rejected: Vec::new(), parcels: Arc::new(parcels) })
-            .await;
+        bed.lane.send(FindScenes { job, drawn: drawn(&parcels), parcels: Arc::new(parcels) }).await;
         assert_eq!(bed.stage.outcome().await, Outcome::Abandoned);
         assert_eq!(bed.lane.in_use(), 0);
     });

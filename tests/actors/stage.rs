@@ -113,6 +113,7 @@ impl Stage {
             ticket: Ticket::new(delivery, self.settler.clone()),
             started: Instant::now(),
             span: tracing::Span::none(),
+            left_out: Vec::new(),
             task,
         }
     }

@@ -27,6 +27,8 @@ pub struct Asked {
     pub headers: HeaderMap,
     /// JSON body, or null.
     pub body: Value,
+    /// Requests the server was working on, this one included.
+    pub open: usize,
 }
 
 impl Asked {
@@ -58,7 +60,8 @@ impl FaultServer {
         let app = Router::new().fallback(move |request: Request| {
             let (answer, log, most, open) = (answer.clone(), log.clone(), most.clone(), open.clone());
             async move {
-                most.fetch_max(open.fetch_add(1, SeqCst) + 1, SeqCst);
+                let now = open.fetch_add(1, SeqCst) + 1;
+                most.fetch_max(now, SeqCst);
                 let (parts, body) = request.into_parts();
                 let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
                 let asked = Asked {
@@ -66,6 +69,7 @@ impl FaultServer {
                     path: parts.uri.path_and_query().unwrap().to_string(),
                     headers: parts.headers,
                     body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+                    open: now,
                 };
                 log.lock().unwrap().push(asked.clone());
                 let response = answer(&asked);

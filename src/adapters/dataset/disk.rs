@@ -32,10 +32,13 @@ pub const MARKER: &str = ".satellite-output";
 /// Name of the file that binds a directory to a run.
 pub const RUN_FILE: &str = "dataset.json";
 
+/// What probes of a starting node are named.
+const PROBE: &str = "probe.";
+
 /// Levels below the root at which directories are never removed: `.staging`, `.staging/RUN` and their like.
 const LASTING_LEVELS: usize = 2;
 
-/// How often the staging directory is made again when other attempts keep removing its parent.
+/// How often a step is tried again when other nodes keep removing what it needs.
 const BEGIN_TRIES: u32 = 100;
 
 /// A dataset directory.
@@ -283,6 +286,54 @@ impl DiskStore {
                 self.exists(&self.images().join(&file)) && self.exists(&self.masks().join(&file))
             })
     }
+
+    /// Whether files can be written and linked; `false` when somebody took the probe away meanwhile.
+    fn probe(&self) -> Result<bool, StoreError> {
+        let name = format!("{PROBE}{}", unique()?);
+        let (probe, twin) = (self.staging().join(&name), self.staging().join(name + ".link"));
+        self.write_synced(&probe, b"probe")?;
+        let linked = self.fs.hard_link(&probe, &twin).and_then(|()| gone(self.fs.remove_file(&twin)));
+        let swept = linked.is_err() && !self.exists(&probe);
+        gone(self.fs.remove_file(&probe)).or_else(|e| at("removing", &probe, Err(e)))?;
+        if swept { Ok(false) } else { at("linking", &twin, linked).map(|()| true) }
+    }
+
+    /// Writes the run file if there is none, and insists on its naming this run.
+    fn bind_directory(&self, run: &str) -> Result<(), StoreError> {
+        let path = self.root.join(RUN_FILE);
+        let body = serde_json::json!({ "schema": 1, "run_id": run }).to_string();
+        let draft = self.staging().join(format!("{RUN_FILE}.{}", unique()?));
+        self.make_dirs(&self.staging())?;
+        if !self.exists(&path) {
+            self.write_synced(&draft, body.as_bytes())?;
+            // Err: another node was first; what it wrote is read below.
+            let _ = self.fs.hard_link(&draft, &path);
+            gone(self.fs.remove_file(&draft)).or_else(|e| at("removing", &draft, Err(e)))?;
+            self.sync_dir(&self.root)?;
+        }
+        let raw = at("reading", &path, self.fs.read(&path))?;
+        let json: serde_json::Value = serde_json::from_slice(&raw)
+            .map_err(|e| StoreError::Damaged { path: path.display().to_string(), why: e.to_string() })?;
+        let holds = json["run_id"].as_str().unwrap_or_default().to_owned();
+        if holds != run {
+            return Err(StoreError::OtherRun { dir: self.root.display().to_string(), holds, wants: run.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Removes what nodes that died while starting have left: drafts of the run file and probes. The run file is
+    /// there, so nobody needs a draft any more; who loses a probe tries again.
+    fn sweep(&self) {
+        let staging = self.staging();
+        let draft = format!("{RUN_FILE}.");
+        for name in self.fs.names(&staging).unwrap_or_default() {
+            if (name.starts_with(&draft) || name.starts_with(PROBE))
+                && let Err(error) = gone(self.fs.remove_file(&staging.join(&name)))
+            {
+                tracing::warn!(name, %error, "a leftover in .staging could not be removed");
+            }
+        }
+    }
 }
 
 impl DatasetStore for DiskStore {
@@ -297,42 +348,27 @@ impl DatasetStore for DiskStore {
         if self.require_marker && !self.exists(&self.root.join(MARKER)) {
             return Err(StoreError::NotMounted(root));
         }
-        let staging = self.staging();
-        self.make_dirs(&staging)?;
-        let probe = staging.join(format!("probe.{}", unique()?));
-        self.write_synced(&probe, b"probe")?;
-        let twin = probe.with_extension("link");
-        let linked = self.fs.hard_link(&probe, &twin).and_then(|()| self.fs.remove_file(&twin));
-        let linked = at("linking", &twin, linked);
-        at("removing", &probe, self.fs.remove_file(&probe))?;
-        linked
+        self.make_dirs(&self.staging())?;
+        // Again when a node that has just come up swept the probe.
+        for _ in 0..BEGIN_TRIES {
+            if self.probe()? {
+                return Ok(());
+            }
+        }
+        at("linking", &self.staging(), Err(io::Error::other("somebody keeps removing the probe")))
     }
 
     fn bind(&self, run: &str) -> Result<(), StoreError> {
-        if self.names_the_run || self.bound.lock().is_ok_and(|b| b.contains(run)) {
+        if self.bound.lock().is_ok_and(|b| b.contains(run)) {
             return Ok(());
         }
-        let path = self.root.join(RUN_FILE);
-        let body = serde_json::json!({ "schema": 1, "run_id": run }).to_string();
-        let draft = self.staging().join(format!("{RUN_FILE}.{}", unique()?));
-        self.make_dirs(&self.staging())?;
-        if !self.exists(&path) {
-            self.write_synced(&draft, body.as_bytes())?;
-            // Err: another node was first; what it wrote is read below.
-            let _ = self.fs.hard_link(&draft, &path);
-            at("removing", &draft, self.fs.remove_file(&draft))?;
-            self.sync_dir(&self.root)?;
-        }
-        let raw = at("reading", &path, self.fs.read(&path))?;
-        let json: serde_json::Value = serde_json::from_slice(&raw)
-            .map_err(|e| StoreError::Damaged { path: path.display().to_string(), why: e.to_string() })?;
-        let holds = json["run_id"].as_str().unwrap_or_default().to_owned();
-        if holds != run {
-            return Err(StoreError::OtherRun { dir: self.root.display().to_string(), holds, wants: run.to_owned() });
+        if !self.names_the_run {
+            self.bind_directory(run)?;
         }
         if let Ok(mut bound) = self.bound.lock() {
             bound.insert(run.to_owned());
         }
+        self.sweep();
         Ok(())
     }
 
@@ -426,6 +462,14 @@ impl DatasetStore for DiskStore {
         }
         // Only when no other attempt of the task is staged.
         let _ = self.fs.remove_dir(&self.task_staging(&attempt.key));
+    }
+}
+
+/// A file that is not there need not be removed.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -9,6 +9,7 @@
 //! All calls block on I/O: callers run them off the reactor. Trap: a store may sit on NFS, where a
 //! lost reply makes a successful link look failed; stores look at what is there, not at the error.
 
+pub mod count;
 pub mod disk;
 pub mod fs;
 pub mod memory;

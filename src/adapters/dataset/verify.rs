@@ -149,7 +149,7 @@ fn find_leftovers(
     Ok(())
 }
 
-fn manifest_files(store: &DiskStore) -> Result<Vec<PathBuf>, StoreError> {
+pub(super) fn manifest_files(store: &DiskStore) -> Result<Vec<PathBuf>, StoreError> {
     let mut files = Vec::new();
     for run in list(&store.manifests())? {
         if run.is_dir() {

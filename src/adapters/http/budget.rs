@@ -1,16 +1,20 @@
 //! How many requests run at once per host, and what has been asked and answered.
 //!
-//! Contract: a [`Slot`] is one request in flight; dropping it gives the place back and counts it out. Bounded: 256
+//! Contract: a [`Slot`] is one request in flight; dropping it gives the place back and counts it out. A host that
+//! refuses (429, 503) gets fewer at once, down to one, and slowly more again as it serves, up to the budget: so many
+//! nodes that each have a budget do not hold a host above what it bears ([`Throttle`]). Bounded: 256
 //! hosts have a budget and counters of their own; hosts beyond that share one, so that items cannot make us remember
 //! without end. Units: bytes of bodies as read, without headers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Fault;
+use crate::domain::throttle::{Throttle, is_refusal};
 
 const MAX_HOSTS: usize = 256;
 const OTHERS: &str = "(others)";
@@ -69,21 +73,72 @@ impl HttpCounters {
 
 #[derive(Debug)]
 struct Host {
+    name: String,
     places: Arc<Semaphore>,
+    limit: Mutex<Limit>,
     counters: HttpCounters,
+}
+
+/// The learnt limit, and how many places there are: more for as long as slots taken before a cut are in use.
+#[derive(Debug)]
+struct Limit {
+    throttle: Throttle,
+    places: u32,
+}
+
+impl Host {
+    fn new(name: &str, places: usize) -> Self {
+        let places = u32::try_from(places).unwrap_or(u32::MAX).max(1);
+        Self {
+            name: name.to_owned(),
+            places: Arc::new(Semaphore::new(places as usize)),
+            limit: Mutex::new(Limit { throttle: Throttle::new(places), places }),
+            counters: HttpCounters::default(),
+        }
+    }
+
+    /// Learns from an answer to a request sent at `sent_ms`.
+    fn learn(&self, status: u16, sent_ms: u64, now_ms: u64) {
+        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = limit.throttle.allowed();
+        if is_refusal(status) {
+            limit.throttle.refused(sent_ms, now_ms);
+        } else if status < 400 {
+            limit.throttle.served();
+        }
+        let allowed = limit.throttle.allowed();
+        if allowed < before {
+            tracing::info!(host = self.name, status, "refused: at most {allowed} requests at once for now");
+            let surplus = limit.places.saturating_sub(allowed) as usize;
+            limit.places -= self.places.forget_permits(surplus) as u32;
+        } else if allowed > limit.places {
+            self.places.add_permits((allowed - limit.places) as usize);
+            limit.places = allowed;
+        }
+    }
+
+    /// Takes a place back, unless there are more than are allowed now.
+    fn give_back(&self, place: OwnedSemaphorePermit) {
+        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        if limit.places > limit.throttle.allowed() {
+            limit.places -= 1;
+            place.forget();
+        }
+    }
 }
 
 /// The budget of every host met so far.
 #[derive(Debug)]
 pub(super) struct Hosts {
     per_host: usize,
+    began: Instant,
     total: Arc<HttpCounters>,
     known: Mutex<BTreeMap<String, Arc<Host>>>,
 }
 
 impl Hosts {
     pub(super) fn new(per_host: usize) -> Self {
-        Self { per_host: per_host.max(1), total: Arc::default(), known: Mutex::default() }
+        Self { per_host: per_host.max(1), began: Instant::now(), total: Arc::default(), known: Mutex::default() }
     }
 
     pub(super) fn total(&self) -> &HttpCounters {
@@ -102,7 +157,8 @@ impl Hosts {
         let place = Arc::clone(&host.places).acquire_owned().await;
         drop(waiting);
         let place = place.map_err(|_| Fault::Setup("the request budget is closed".into()))?;
-        let slot = Slot { total: Arc::clone(&self.total), host, _place: place };
+        let (began, sent) = (self.began, Instant::now());
+        let slot = Slot { total: Arc::clone(&self.total), host, began, sent, place: Some(place) };
         slot.each(HttpCounters::begin);
         Ok(slot)
     }
@@ -113,8 +169,7 @@ impl Hosts {
             return Arc::clone(host);
         }
         let name = if known.len() < MAX_HOSTS { name } else { OTHERS };
-        let new = || Host { places: Arc::new(Semaphore::new(self.per_host)), counters: HttpCounters::default() };
-        Arc::clone(known.entry(name.to_owned()).or_insert_with(|| Arc::new(new())))
+        Arc::clone(known.entry(name.to_owned()).or_insert_with(|| Arc::new(Host::new(name, self.per_host))))
     }
 }
 
@@ -139,7 +194,10 @@ impl Drop for Waiting<'_> {
 pub(super) struct Slot {
     total: Arc<HttpCounters>,
     host: Arc<Host>,
-    _place: OwnedSemaphorePermit,
+    /// Moment 0 of the host's throttle.
+    began: Instant,
+    sent: Instant,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Slot {
@@ -151,6 +209,8 @@ impl Slot {
     pub(super) fn answered(&self, status: u16) {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         self.each(|c| _ = c.by_class[class].fetch_add(1, Relaxed));
+        let ms = |at: Instant| at.duration_since(self.began).as_millis() as u64;
+        self.host.learn(status, ms(self.sent), ms(Instant::now()));
     }
 
     pub(super) fn failed(&self) {
@@ -165,6 +225,9 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.each(|c| _ = c.in_flight.fetch_sub(1, Relaxed));
+        if let Some(place) = self.place.take() {
+            self.host.give_back(place);
+        }
     }
 }
 
@@ -199,5 +262,26 @@ mod tests {
             hosts.tallies()[0],
             (OTHERS.into(), HttpTally { requests: 50, peak_in_flight: 1, ..Default::default() })
         );
+    }
+
+    #[tokio::test]
+    async fn a_host_that_refuses_gets_fewer_at_once_and_recovers() {
+        let hosts = Hosts::new(8);
+        let mut slots = Vec::new();
+        for _ in 0..8 {
+            slots.push(hosts.slot("a").await.unwrap());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        slots.iter().for_each(|s| s.answered(503));
+        let host = hosts.host("a");
+        slots.truncate(4);
+        assert_eq!(host.places.available_permits(), 0, "four are allowed, and four are in use");
+        slots.clear();
+        assert_eq!(host.places.available_permits(), 4);
+        for _ in 0..512 {
+            hosts.slot("a").await.unwrap().answered(206);
+        }
+        assert_eq!(host.places.available_permits(), 8);
+        assert_eq!(hosts.host("b").places.available_permits(), 8, "other hosts are not meant");
     }
 }

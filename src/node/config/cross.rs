@@ -5,7 +5,7 @@
 
 use super::error::ConfigError;
 use super::imagery_sections::{SEASON_BY_CLASS, SEASON_WORDS};
-use super::sections::{Compression, SamplingMode};
+use super::sections::{CellOrder, Compression, SamplingMode};
 use super::{Config, ConfigErrors};
 use crate::domain::band::Band;
 
@@ -56,6 +56,18 @@ impl Config {
                 "sampling.probabilities",
                 "is empty, so no parcel would be drawn; name the classes, or use sampling.mode = \"basic\"",
             ));
+        }
+        if self.sampling.mode == SamplingMode::Basic {
+            // What these two go by are targets.
+            if self.grid.order == CellOrder::Rarest {
+                found.push(
+                    self.conflict("grid.order", "\"rarest\" goes by targets, and sampling.mode = \"basic\" has none"),
+                );
+            }
+            if self.sampling.stop_when_filled {
+                let problem = "goes by targets, and sampling.mode = \"basic\" has none";
+                found.push(self.conflict("sampling.stop_when_filled", problem));
+            }
         }
         if self.output.compression == Compression::Deflate && self.output.compression_level > 12 {
             found.push(self.conflict("output.compression_level", "deflate has levels 1 to 12"));

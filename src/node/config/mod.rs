@@ -33,8 +33,8 @@ pub use imagery_sections::{
 };
 pub use secret::{Address, Properties};
 pub use sections::{
-    Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Monitor, Output, Parcels, Run, Sampling, SamplingMode,
-    Ui, Worker,
+    CellOrder, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Monitor, Output, Parcels, Run, Sampling,
+    SamplingMode, Ui, Worker,
 };
 
 use layer::{Errors, Layer};
@@ -128,6 +128,12 @@ impl Config {
     /// Everything that is wrong in it.
     pub fn from_toml(name: &str, text: &str) -> Result<Self, ConfigErrors> {
         Self::load_over(&[(name, text)], &[], [], &[])
+    }
+
+    /// Partitions a worker takes tasks from at a time; `None`: all that are assigned. Territories have no part in the
+    /// order `rarest`, which runs through all partitions.
+    pub fn focus(&self) -> Option<usize> {
+        (self.kafka.focus_partitions > 0 && self.grid.order == CellOrder::Space).then_some(self.kafka.focus_partitions)
     }
 
     /// Where the value of `key` (`section.key`, or an entry below it) came from.

@@ -243,6 +243,7 @@ pub(super) const KEYS: &[Key] = &[
     flag("parcels.assume_immutable"),
     num("grid.step", 0.001, 5.0, "degrees, 0.001 to 5"),
     int("grid.min_parcels", 0, 1_000_000, "a whole number from 0 to 1000000"),
+    word("grid.order", &["space", "rarest"], "\"space\" or \"rarest\""),
     word("sampling.mode", &["balanced", "basic"], "\"balanced\" or \"basic\""),
     Key {
         name: "sampling.conversion_rate",
@@ -252,6 +253,7 @@ pub(super) const KEYS: &[Key] = &[
     int("sampling.max_target", 1, 1_000_000_000, "chips, 1 to 1000000000"),
     num("sampling.min_area_m2", 0.0, 1e9, "square metres, 0 to 1000000000"),
     num("sampling.min_distance_m", 0.0, 50_000.0, "metres, 0 to 50000"),
+    flag("sampling.stop_when_filled"),
     Key {
         name: "sampling.probabilities",
         rule: Rule::Table(Entry::Probability),

@@ -56,7 +56,7 @@ pub struct Kafka {
     /// How long to keep trying to reach the brokers.
     #[serde(rename = "connect_timeout_s", with = "seconds")]
     pub connect_timeout: Duration,
-    /// Partitions taken from at a time; 0: all. See [`Kafka::focus`].
+    /// Partitions taken from at a time; 0: all. See [`super::Config::focus`].
     pub focus_partitions: usize,
     /// librdkafka properties.
     pub properties: Properties,
@@ -69,11 +69,6 @@ impl Kafka {
     /// Whether the tasks travel inside this process.
     pub fn is_embedded(&self) -> bool {
         self.bootstrap_servers == EMBEDDED
-    }
-
-    /// Partitions a worker takes tasks from at a time; `None`: all that are assigned.
-    pub fn focus(&self) -> Option<usize> {
-        (self.focus_partitions > 0).then_some(self.focus_partitions)
     }
 }
 
@@ -125,6 +120,18 @@ pub struct Grid {
     pub step: f64,
     /// Fewest parcels a cell must hold.
     pub min_parcels: u64,
+    /// Which cells come first.
+    pub order: CellOrder,
+}
+
+/// Which cells come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CellOrder {
+    /// Neighbours after each other, in territories.
+    Space,
+    /// Those that bring the targets nearest first.
+    Rarest,
 }
 
 /// How parcels are chosen.
@@ -151,6 +158,8 @@ pub struct Sampling {
     pub min_area_m2: f64,
     /// Smallest distance between centres, metres.
     pub min_distance_m: f64,
+    /// Whether a class that has its target is sampled no more.
+    pub stop_when_filled: bool,
     /// Probability per class; the planner wants every class of the classes file named.
     #[serde(with = "class_map")]
     pub probabilities: BTreeMap<ClassId, f64>,

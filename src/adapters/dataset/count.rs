@@ -1,0 +1,46 @@
+//! How many chips of each class a directory holds, by run.
+//!
+//! Contract: reads the manifests' results and nothing else; what cannot be read is left out, because the task
+//! it belongs to will say so itself. Trap: it opens every manifest, so it is for a node's start.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::StoreError;
+use super::disk::DiskStore;
+use super::verify::manifest_files;
+use crate::domain::classes::ClassId;
+use crate::domain::manifest::MAX_BYTES;
+use crate::domain::task::TaskKey;
+
+/// The part of a manifest that is counted.
+#[derive(Deserialize)]
+struct Head {
+    key: TaskKey,
+    result: Counted,
+}
+
+#[derive(Deserialize)]
+struct Counted {
+    chips_per_class: BTreeMap<ClassId, u64>,
+}
+
+/// Chips by class of every run the directory holds.
+///
+/// # Errors
+/// When the directory of the manifests cannot be listed.
+pub fn chips(store: &DiskStore) -> Result<BTreeMap<String, BTreeMap<ClassId, u64>>, StoreError> {
+    let mut runs: BTreeMap<String, BTreeMap<ClassId, u64>> = BTreeMap::new();
+    for path in manifest_files(store)? {
+        let small = std::fs::metadata(&path).is_ok_and(|m| m.len() <= MAX_BYTES);
+        let text = if small { std::fs::read(&path).unwrap_or_default() } else { Vec::new() };
+        let Ok(Head { key, result }) = serde_json::from_slice(&text) else { continue };
+        let counted = runs.entry(key.run).or_default();
+        for (class, n) in result.chips_per_class {
+            let chips = counted.entry(class).or_default();
+            *chips = chips.saturating_add(n);
+        }
+    }
+    Ok(runs)
+}
