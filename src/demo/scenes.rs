@@ -1,8 +1,8 @@
 //! Which scenes the demo has, and their files on disk.
 //!
 //! Contract: scene grids are cut from real tiles (origins are multiples of 20 m inside tiles 30TYM and 31TBG); every
-//! season of 2023 has a date below 20 percent of clouds in each zone, spring also a cloudy one, summer one that the
-//! orbit's edge crosses. Directories are those of the real bucket. Same region, same pixels, whatever the machine's cores.
+//! season of 2023 has a date below 20 percent of clouds in each zone, spring also a cloudy one, and the clearest of
+//! summer is cut off by the orbit's edge. Directories are those of the real bucket. Same region, same pixels, whatever the machine's cores.
 //! Units: metres, percent. Trap: near longitude 0 both zones see the same ground, but each only about 1.4 km of the
 //! other's side, as real neighbours overlap only partly.
 
@@ -61,8 +61,8 @@ static DATES: [Date; 6] = [
     date("2023-02-14", 45.0, 'A', [3.0, 8.0], Layout::Classic),
     Date { falsely_flagged: true, ..date("2023-04-25", 115.0, 'B', [0.0, 2.0], Layout::Cog(512)) },
     date("2023-05-15", 135.0, 'B', [35.0, 55.0], Layout::Cog(256)),
-    date("2023-07-24", 205.0, 'A', [1.0, 0.0], Layout::Cog(512)),
-    Date { orbit_edge: Some(0.66), ..date("2023-08-13", 225.0, 'A', [6.0, 4.0], Layout::Cog(256)) },
+    date("2023-07-24", 205.0, 'A', [3.0, 2.0], Layout::Cog(512)),
+    Date { orbit_edge: Some(0.66), ..date("2023-08-13", 225.0, 'A', [0.0, 1.0], Layout::Cog(256)) },
     date("2023-10-12", 285.0, 'B', [12.0, 17.0], Layout::Classic),
 ];
 

@@ -146,8 +146,8 @@ impl Planner {
                 plan.cells += 1;
             }
         }
-        for plan in classes.values_mut() {
-            plan.target = self.target(plan);
+        for (class, plan) in &mut classes {
+            plan.target = self.target(*class, plan);
         }
         let along = along_the_curve(&kept);
         let mut tasks = self.lay_out(&along, &classes);
@@ -203,13 +203,16 @@ impl Planner {
         plans
     }
 
-    /// `min(max_target, floor(parcels x probability x conversion_rate))`, parcels being those of the tasks.
-    fn target(&self, plan: &ClassPlan) -> Option<u64> {
-        let Sampling::Balanced { conversion_rate, max_target, .. } = self.settings.sampling else { return None };
+    /// `min(quota or max_target, floor(parcels x probability x conversion_rate))`, parcels being those of the tasks.
+    fn target(&self, class: ClassId, plan: &ClassPlan) -> Option<u64> {
+        let Sampling::Balanced { conversion_rate, max_target, quotas, .. } = &self.settings.sampling else {
+            return None;
+        };
+        let most = quotas.get(&class).unwrap_or(max_target);
         let wanted =
             plan.planned as f64 * plan.probability? * conversion_rate * self.settings.seasons.chips_per_parcel() as f64;
         // A product such as 100 x 0.2 x 0.35 may miss its whole number by one ulp; floor must not turn 7 into 6.
-        Some(max_target.min((wanted * (1.0 + 4.0 * f64::EPSILON)).floor() as u64))
+        Some((*most).min((wanted * (1.0 + 4.0 * f64::EPSILON)).floor() as u64))
     }
 
     /// The cells that become tasks, in order of the cell, and the others counted by reason.

@@ -23,6 +23,7 @@ fn settings() -> PlanSettings {
             probabilities: BTreeMap::from([(class(1), 0.2), (class(5), 1.0)]),
             conversion_rate: 0.35,
             max_target: 15_000,
+            quotas: BTreeMap::new(),
         },
         classes: BTreeMap::from([(class(1), "olives".into()), (class(5), "cereals".into())]),
         seasons: seasons(),
@@ -255,4 +256,16 @@ fn the_rarest_come_first_and_only_the_order_changes() {
     let dealt: Vec<i32> = rarest.tasks.iter().map(|t| t.partition).collect();
     assert_eq!(dealt, (0..30).map(|i| i % 4).collect::<Vec<_>>());
     assert_eq!(rarest.summary.partitions.iter().map(|p| p.tasks).sum::<u64>(), 30);
+}
+
+#[test]
+fn a_quota_takes_the_place_of_the_largest_target() {
+    let mut quoted = settings();
+    if let Sampling::Balanced { quotas, .. } = &mut quoted.sampling {
+        quotas.insert(class(5), 3);
+    }
+    let parcels: Vec<_> = (0..500).map(|id| parcel(id, Lookup::Class(class(5)), 1.01, 41.01)).collect();
+    let target = |settings| plan_of(settings, &parcels).unwrap().summary.classes[&class(5)].target.unwrap();
+    assert!(target(settings()) > 3);
+    assert_eq!(target(quoted), 3);
 }

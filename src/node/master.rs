@@ -25,9 +25,11 @@ use crate::actors::publisher::Publisher;
 use crate::adapters::broker::{Broker, ReadEvent, Record};
 use crate::adapters::parcels::{ParcelError, ParcelSource, ScanProgress};
 use crate::domain::class_table::ClassTable;
-use crate::domain::plan::{Order, Plan, PlanSettings, Sampling};
+use crate::domain::classes::ClassId;
+use crate::domain::plan::{self, Order, Plan, PlanSettings, Sampling};
 use crate::domain::plan_record::{ClassPlan, PLAN_SCHEMA, PlanRecord, PlanState};
 use crate::domain::planner::Planner;
+use crate::domain::sampling;
 use crate::domain::task::{Task, fnv1a};
 
 /// Time between two lines of a log that stands in for a progress bar.
@@ -61,7 +63,31 @@ pub async fn plan(
     classes: &ClassTable,
     drain: &CancellationToken,
 ) -> Result<Plan, NodeError> {
-    let planner = Planner::new(settings(config, &*source, classes)?)?;
+    let mut settings = settings(config, &*source, classes)?;
+    if config.sampling.mode == SamplingMode::Auto {
+        // Every parcel of the cells that become tasks, before anything is drawn.
+        let all = PlanSettings { sampling: Sampling::Basic, ..settings.clone() };
+        let totals = count(source.clone(), all, drain).await?.summary.classes;
+        let (rate, each) = (config.sampling.conversion_rate, settings.seasons.chips_per_parcel() as u64);
+        let wanted = |class: &ClassId| config.sampling.quota.get(class).unwrap_or(&config.sampling.max_target);
+        let chance = |(class, plan): (&ClassId, &plan::ClassPlan)| {
+            (*class, sampling::probability(*wanted(class), plan.planned, rate, each))
+        };
+        if let Sampling::Balanced { probabilities, .. } = &mut settings.sampling {
+            *probabilities = totals.iter().map(chance).collect();
+        }
+        tracing::info!(sampling = ?settings.sampling, "probabilities out of the parcels' numbers");
+    }
+    count(source, settings, drain).await
+}
+
+/// One pass over the parcels, laid out.
+async fn count(
+    source: Arc<dyn ParcelSource>,
+    settings: PlanSettings,
+    drain: &CancellationToken,
+) -> Result<Plan, NodeError> {
+    let planner = Planner::new(settings)?;
     let stage = Planning::new(planner).start();
     let lane: Lane<ParcelsScanned> = Lane::new("planner", BATCHES, stage.clone().recipient());
     let end: Lane<ScanEnded> = Lane::new("planner", 1, stage.recipient());
@@ -114,10 +140,11 @@ fn scan(
 fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) -> Result<PlanSettings, NodeError> {
     let sampling = match config.sampling.mode {
         SamplingMode::Basic => Sampling::Basic,
-        SamplingMode::Balanced => Sampling::Balanced {
+        SamplingMode::Balanced | SamplingMode::Auto => Sampling::Balanced {
             probabilities: config.sampling.probabilities.clone(),
             conversion_rate: config.sampling.conversion_rate,
             max_target: config.sampling.max_target,
+            quotas: config.sampling.quota.clone(),
         },
     };
     // What no setting asks for does not decide anything.

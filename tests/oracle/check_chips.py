@@ -62,6 +62,9 @@ class Settings:
     require_scl: bool
     max_suspect: float
     harmonise: str
+    repair: bool
+    unlabelled: int
+    erode_m: float
     template: str
     compression: str
     code_column: str
@@ -94,6 +97,9 @@ class Settings:
             require_scl=base["chips"]["require_scl"],
             max_suspect=base["chips"]["max_suspect_fraction"],
             harmonise=base["chips"]["harmonise"],
+            repair=base["labels"]["invalid"] == "repair",
+            unlabelled=base["labels"]["unlabelled"],
+            erode_m=base["labels"]["erode_m"],
             template=base["output"]["name_template"],
             compression=base["output"]["compression"],
             code_column=base["parcels"]["code_column"],
@@ -262,7 +268,7 @@ class Check:
                 same("transform", tuple(tif.transform)[:6], (res, 0.0, x0, 0.0, -res, y0))
                 same("shape", (tif.count, *tif.shape), (count, settings.size, settings.size))
                 same("dtypes", set(tif.dtypes), {"uint16" if place == "images" else "uint8"})
-                same("nodata", set(tif.nodatavals), {0.0})
+                same("nodata", set(tif.nodatavals), {0.0 if place == "images" else float(settings.unlabelled)})
                 same("scales", set(tif.scales), {0.0001 if place == "images" else 1.0})
                 same("blocks", set(tif.block_shapes), {(settings.size, settings.size)})
                 same("compression", tif.compression.value.lower() if tif.compression else "none", settings.compression)
@@ -287,10 +293,13 @@ class Check:
         crs = f"EPSG:{chip['epsg']}"
         bounds = (x0, y0 - size * res, x0 + size * res, y0)
         shapes, classes = self.parcels.around(bounds, crs)
+        if self.settings.erode_m:
+            shapes = shapely.buffer(shapes, -self.settings.erode_m, quad_segs=8)
+            shapes, classes = shapes[~shapely.is_empty(shapes)], classes[~shapely.is_empty(shapes)]
         transform = rasterio.Affine(res, 0, x0, 0, -res, y0)
         # Burnt in ascending order of id: a later parcel wins where two overlap.
         expected = rasterio.features.rasterize(
-            zip(shapes, (int(c) for c in classes)), out_shape=mask.shape, fill=0, transform=transform, dtype="uint8"
+            zip(shapes, (int(c) for c in classes)), out_shape=mask.shape, fill=self.settings.unlabelled, transform=transform, dtype="uint8"
         )
         differing = 0
         for row, col in np.argwhere(mask != expected):
@@ -302,7 +311,7 @@ class Check:
         report.pixels("mask", name, differing, mask.size)
         values, counts = np.unique(mask, return_counts=True)
         report.same(f"{name}: histogram", chip["pixels"], [[int(v), int(n)] for v, n in zip(values, counts)])
-        if not mask.any():
+        if (mask == self.settings.unlabelled).all():
             report.wrong(f"{name}: the mask is empty")
 
     def directory(self):
@@ -410,7 +419,7 @@ def main():
     began = time.monotonic()
     settings, rules, report = Settings.load(given.config), ClassRules(given.classes), Report()
     layer = given.layer or settings.layer or None
-    parcels = Parcels(given.gpkg, layer, settings.code_column, settings.name_column, rules)
+    parcels = Parcels(given.gpkg, layer, settings.code_column, settings.name_column, rules, settings.repair)
     check = Check(given.dataset, parcels, Scenes(given.scenes), rules, settings, report)
     report.counts["rows of the layer"], report.counts["parcels of them"] = parcels.rows, len(parcels.ids)
     for kind in ("image", "mask"):

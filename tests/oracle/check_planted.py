@@ -23,7 +23,7 @@ import shapely
 
 import quality
 from check_chips import REPOSITORY, Settings
-from land import Parcels, move, only_polygon_layer
+from land import Parcels, mended, move, only_polygon_layer
 from rules import ClassRules
 from scenes import Scenes, opened
 
@@ -166,14 +166,14 @@ def shapes(table, data, gpkg, settings, rules):
     there = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry))
     invalid = np.zeros(len(geometry), dtype=bool)
     invalid[there] = ~shapely.is_valid(geometry[there])
-    mended, wrong, seen = shapely.make_valid(geometry[invalid]), 0, 0
+    whole, wrong, seen = mended(geometry[invalid]), 0, 0
     classes = [rules.of(c, n) for c, n in zip(frame["EC_hcat_c"][invalid], frame["EC_hcat_n"][invalid])]
     ids = [int(i) for i in frame.index[invalid]]
     for chip in data.chips:
         crs, (x0, y0, res, size) = f"EPSG:{chip['epsg']}", where(chip)
         window = shapely.box(x0, y0 - size * res, x0 + size * res, y0)
         transform = rasterio.Affine(res, 0, x0, 0, -res, y0)
-        for parcel, number, ground in zip(ids, classes, mended):
+        for parcel, number, ground in zip(ids, classes, whole):
             moved = shapely.transform(ground, lambda xy: move(xy, frame.crs, crs))
             if shapely.area(ground) == 0 or number == 0 or not moved.intersects(window):
                 continue

@@ -49,6 +49,8 @@ pub(super) enum Entry {
     Season,
     /// Class = name of a season.
     ClassSeason,
+    /// Class = chips.
+    Quota,
     /// librdkafka property = its value as text.
     Property,
 }
@@ -66,7 +68,7 @@ pub(super) struct Key {
 impl Key {
     /// Whether a table given as a whole takes the place of the earlier ones instead of adding to them.
     pub(super) fn replaces(&self) -> bool {
-        matches!(self.rule, Rule::Table(Entry::Probability | Entry::Season | Entry::ClassSeason))
+        matches!(self.rule, Rule::Table(Entry::Probability | Entry::Season | Entry::ClassSeason | Entry::Quota))
     }
 }
 
@@ -119,6 +121,10 @@ pub(super) fn check_entry(entry: Entry, name: &str, value: &Value) -> Result<Val
                 return Err("is not a name of a season".into());
             }
             check(Rule::List(text::days), value)
+        }
+        Entry::Quota => {
+            class_map::parse(name)?;
+            check(Rule::Int(0, 1_000_000_000), value)
         }
         Entry::ClassSeason => {
             class_map::parse(name)?;
@@ -244,13 +250,18 @@ pub(super) const KEYS: &[Key] = &[
     num("grid.step", 0.001, 5.0, "degrees, 0.001 to 5"),
     int("grid.min_parcels", 0, 1_000_000, "a whole number from 0 to 1000000"),
     word("grid.order", &["space", "rarest"], "\"space\" or \"rarest\""),
-    word("sampling.mode", &["balanced", "basic"], "\"balanced\" or \"basic\""),
+    word("sampling.mode", &["balanced", "auto", "basic"], "\"balanced\", \"auto\" or \"basic\""),
     Key {
         name: "sampling.conversion_rate",
         rule: Rule::Num(Span { low: 0.0, high: 1.0, above_low: true }),
         allowed: "a number above 0, up to 1",
     },
     int("sampling.max_target", 1, 1_000_000_000, "chips, 1 to 1000000000"),
+    Key {
+        name: "sampling.quota",
+        rule: Rule::Table(Entry::Quota),
+        allowed: "class (1 to 254) = chips (0 to 1000000000)",
+    },
     num("sampling.min_area_m2", 0.0, 1e9, "square metres, 0 to 1000000000"),
     num("sampling.min_distance_m", 0.0, 50_000.0, "metres, 0 to 50000"),
     flag("sampling.stop_when_filled"),

@@ -142,6 +142,8 @@ pub enum SamplingMode {
     Balanced,
     /// All of them.
     Basic,
+    /// By probabilities that lead to the targets, out of the parcels' numbers.
+    Auto,
 }
 
 /// `[sampling]`
@@ -160,6 +162,9 @@ pub struct Sampling {
     pub min_distance_m: f64,
     /// Whether a class that has its target is sampled no more.
     pub stop_when_filled: bool,
+    /// Largest target of single classes, chips.
+    #[serde(with = "class_map")]
+    pub quota: BTreeMap<ClassId, u64>,
     /// Probability per class; the planner wants every class of the classes file named.
     #[serde(with = "class_map")]
     pub probabilities: BTreeMap<ClassId, f64>,
