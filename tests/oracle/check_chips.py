@@ -21,6 +21,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import math
 import pathlib
 import struct
 import sys
@@ -40,6 +41,7 @@ from scenes import Scenes
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 EDGE_M = 0.01
 SHOWN = 40
+UNFIT = ("too_close", "too_small", "invalid_geometry", "few_labels", "empty_mask", "quota")
 
 
 @dataclasses.dataclass
@@ -51,6 +53,8 @@ class Settings:
     min_parcels: int
     probabilities: dict
     seasons: dict
+    season: str
+    by_class: dict
     series: bool
     max_cloud: float
     size: int
@@ -65,6 +69,7 @@ class Settings:
     repair: bool
     unlabelled: int
     erode_m: float
+    min_distance: float
     template: str
     compression: str
     code_column: str
@@ -86,6 +91,8 @@ class Settings:
             min_parcels=base["grid"]["min_parcels"],
             probabilities={} if basic else base["sampling"]["probabilities"],
             seasons={name: (day(a), day(b)) for name, (a, b) in base["stac"]["seasons"].items()},
+            season=base["stac"]["season"],
+            by_class=base["stac"]["by_class"],
             series=base["stac"]["season"] == "all",
             max_cloud=base["stac"]["max_cloud"],
             size=base["chips"]["size"],
@@ -100,6 +107,7 @@ class Settings:
             repair=base["labels"]["invalid"] == "repair",
             unlabelled=base["labels"]["unlabelled"],
             erode_m=base["labels"]["erode_m"],
+            min_distance=base["sampling"]["min_distance_m"],
             template=base["output"]["name_template"],
             compression=base["output"]["compression"],
             code_column=base["parcels"]["code_column"],
@@ -136,6 +144,7 @@ class Check:
         self.chips_of = collections.Counter()
         self.rejected = {}
         self.named = set()
+        self.probabilities = settings.probabilities
 
     def manifest(self, path):
         manifest = json.loads(path.read_text())
@@ -145,22 +154,25 @@ class Check:
         report.same(f"{path}: task", f"task_{manifest['key']['task']}.json", path.name)
         at = self.parcels.within(result["bbox"])
         classes, ids = self.parcels.classes[at], self.parcels.ids[at]
-        probabilities = result["sampling_probs"]
+        self.probabilities = probabilities = result["sampling_probs"]
         chosen = ids[drawn(self.settings.seed, ids, classes, probabilities)]
         numbers = {int(parcel): n for n, parcel in enumerate(chosen)}
         done = [c["parcel"] for c in manifest["chips"]] + [r["parcel"] for r in manifest["rejected"]]
         what = f"task {manifest['key']['task']}"
+        # Rejected before any season was looked at.
+        once = {r["parcel"] for r in manifest["rejected"] if not r.get("season")}
         wanted = np.isin(classes, [int(c) for c in probabilities]) if probabilities else classes > 0
         status = (
             "skipped_few_polygons" if len(at) < self.settings.min_parcels
             else "skipped_no_target_classes" if not wanted.any()
-            else "skipped_sampling" if not len(chosen)
+            else "skipped_sampling" if not set(chosen.tolist()) - once
             else "success"
         )  # fmt: skip
         report.same(f"{what}: status", result["status"], status)
         if status == "success":
             each = len(self.settings.seasons) if self.settings.series else 1
-            report.same(f"{what}: parcels drawn", sorted(done), sorted([int(i) for i in chosen] * each))
+            states = [int(i) for i in chosen for _ in range(1 if i in once else each)]
+            report.same(f"{what}: parcels drawn", sorted(done), states)
         report.same(f"{what}: chips_saved", result["chips_saved"], len(manifest["chips"]))
         per_class = collections.Counter(str(c["class"]) for c in manifest["chips"])
         report.same(f"{what}: chips_per_class", result["chips_per_class"], dict(per_class))
@@ -215,6 +227,9 @@ class Check:
             if share > limit:
                 report.wrong(f"{name}: {share:.3%} of the image is {what}")
         widened = known.get("widened", "")
+        asked = settings.by_class.get(str(chip["class"])) if settings.season == "by_class" else settings.season
+        if asked in settings.seasons and widened != "season":
+            report.same(f"{name}: season", chip["season"], asked)
         if widened != "season" and scene.cloud >= settings.max_cloud + (0 if widened == "" else 10) and not settings.series:
             report.wrong(f"{name}: its scene has {scene.cloud} % of cloud, and the search was widened by {widened!r}")
         self.mask(chip, mask, origin)
@@ -324,19 +339,40 @@ class Check:
             if times > (len(self.settings.seasons) if self.settings.series else 1):
                 self.report.wrong(f"parcel {parcel} has {times} chips")
 
+    def distances(self):
+        """No two centres nearer than allowed; who made way has a drawn parcel that near."""
+        least = self.settings.min_distance
+        places = {p: self.parcels.lonlat[self.parcels.place_of(p)] for p in [*self.chips_of, *self.rejected]}
+        near = lambda a, b: math.dist((a[0] * math.cos(math.radians(a[1])), a[1]), (b[0] * math.cos(math.radians(a[1])), b[1]))
+        near_m = lambda a, b: near(a, b) * 111_195
+        centres = sorted(self.chips_of)
+        for i, a in enumerate(centres):
+            for b in centres[i + 1 :]:
+                if near_m(places[a], places[b]) < least * 0.999:
+                    self.report.wrong(f"parcels {a} and {b} are {near_m(places[a], places[b]):.0f} m apart")
+        for parcel, reason in self.rejected.items():
+            if reason == "too_close":
+                self.report.counts["parcels that made way"] += 1
+                others = (q for q in places if q != parcel)
+                if not any(near_m(places[parcel], places[q]) < least * 1.001 for q in others):
+                    self.report.wrong(f"parcel {parcel} made way for nobody")
+
     def every_window(self):
         """Every drawn parcel whose window a scene of the seasons holds, with pixels, must be a chip."""
         settings, parcels, report = self.settings, self.parcels, self.report
         cells = np.column_stack([cell_index(parcels.lonlat[:, i], settings.step) for i in (0, 1)])
         _, which, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
         peopled = counts[which.ravel()] >= settings.min_parcels
-        chosen = drawn(settings.seed, parcels.ids, parcels.classes, settings.probabilities) & peopled
+        chosen = drawn(settings.seed, parcels.ids, parcels.classes, self.probabilities) & peopled
         report.counts["parcels drawn"] = int(np.count_nonzero(chosen))
         for at in np.flatnonzero(chosen):
             parcel = int(parcels.ids[at])
             if self.chips_of[parcel]:
                 # That its scene holds the window was found when the chip was checked.
                 report.counts["of them with their window in a scene"] += 1
+                continue
+            if self.rejected.get(parcel) in UNFIT:
+                report.counts["of them no centres"] += 1
                 continue
             holder = next((s for s in self.scenes.all if self.can_give(s, at)), None)
             if holder is not None:
@@ -427,6 +463,8 @@ def main():
     for path in sorted(given.dataset.glob(".manifests/*/task_*.json")):
         check.manifest(path)
     check.directory()
+    if settings.min_distance:
+        check.distances()
     if given.every_window_in_scene:
         check.every_window()
     if report.counts["chips"] < given.at_least:
