@@ -171,7 +171,7 @@ fn make(cogs: &[Cog], needed: &[BTreeSet<u32>], jobs: &[Job], compression: Compr
         lap(&mut steps.cut);
         let place = Place { grid: &record.grid, epsg: record.epsg };
         let metadata = [("ITEM", &*record.item), ("COLLECTION", &*record.collection), ("DATETIME", &*record.datetime)];
-        let image = encode_image(place, &BANDS, &metadata, &mut pixels, compression).unwrap();
+        let image = encode_image(place, &BANDS, &metadata, &pixels, compression).unwrap();
         let plain = MaskLook { palette: [[0; 3]; 256], names: Vec::new(), nodata: 0 };
         let mask = encode_mask(place, &plain, &[], mask, compression).unwrap();
         lap(&mut steps.encode);

@@ -67,7 +67,7 @@ fn kafka_three_workers_make_what_one_makes() {
     assert!(described.lines().filter(|l| l.contains(&cluster.topic("tasks"))).count() >= 15, "{described}");
     cluster.run(&["topics", "delete"], 2).says(&["standard input is not a terminal: add --yes"]);
     let gone = cluster.run(&["topics", "delete", "--yes"], 0).out;
-    assert_eq!(gone.matches(" deleted").count(), 4, "{gone}");
+    assert_eq!(gone.matches(" deleted").count(), 5, "{gone}");
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn planner_and_cells_count_the_same_parcels() {
         order: satellite_pipeline::domain::plan::Order::Space,
         sampling: Sampling::Basic,
         classes: classes().classes().iter().map(|(id, info)| (*id, info.name.clone())).collect(),
-        seasons: Seasons::new(vec![Season::new("spring", "2023-03-21", "2023-06-20").unwrap()]).unwrap(),
+        seasons: Seasons::new(vec![Season::new("year", "2023-01-01", "2023-12-31").unwrap()]).unwrap(),
         partitions: 3,
         run_id: None,
         context: source.fingerprint().to_owned(),

@@ -30,12 +30,13 @@ impl CpuPool {
         self.0.clone()
     }
 
-    /// Runs `work` on the pool; `None` when it panicked.
+    /// Runs `work` on the pool, inside the caller's span; `None` when it panicked.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (tell, hear) = tokio::sync::oneshot::channel();
+        let span = tracing::Span::current();
         self.0.spawn(move || {
             // Nobody listens when the task was cancelled meanwhile.
-            let _ = tell.send(work());
+            let _ = tell.send(span.in_scope(work));
         });
         hear.await.ok()
     }

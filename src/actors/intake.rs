@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use actix::{Actor, Context, Handler};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, info_span};
+use tracing::{Instrument as _, Span};
 
 use super::lane::{Credited, Lane};
 use super::messages::{Job, SampleParcels, TaskArrived};
@@ -59,11 +59,8 @@ impl Handler<Credited<TaskArrived>> for Intake {
 
     fn handle(&mut self, arrived: Credited<TaskArrived>, _: &mut Self::Context) {
         let this = self.clone();
-        actix::spawn(async move {
-            let Credited { message, credit } = arrived;
-            this.take(message).await;
-            drop(credit);
-        });
+        // What the message is about is not known yet.
+        arrived.work(Span::none(), |message| this.take(message));
     }
 }
 
@@ -94,10 +91,10 @@ impl Intake {
             Err(error) => return ticket.settle(Outcome::Poison(error.to_string())),
         };
         let key = task.key();
-        let span = info_span!("task", task_id = task.task_id, worker = %self.worker);
         let seed = task.seed.unwrap_or(self.seed);
-        let (started, left_out) = (Instant::now(), Vec::new());
-        let job = Job { key, seed, ticket, cancel, started, span: span.clone(), left_out, task };
+        let (worker, started, left_out) = (self.worker.clone(), Instant::now(), Vec::new());
+        let job = Job { key, seed, worker, ticket, cancel, started, left_out, task };
+        let span = job.span("intake");
         self.start(job).instrument(span).await;
     }
 
@@ -134,7 +131,9 @@ impl Intake {
         let (store, key) = (self.store.clone(), job.key.clone());
         let run = job.task.run_id.clone().unwrap_or_else(|| "external".to_owned());
         let unwanted = leaves_nothing(&job.task, &self.quotas.filled(&job.task));
+        let span = Span::current();
         let look = move || {
+            let _in = span.entered();
             store.bind(&run)?;
             match store.finished(&key)? {
                 Some(manifest) => Ok(Begun::Before(Box::new(manifest))),

@@ -3,14 +3,20 @@
 //! Contract: at most N messages of a lane exist, from the moment a credit is taken until the stage that
 //! received the message has dropped it; `reserve` and `send` wait for a credit, and that waiting is the
 //! back-pressure of the whole node. A message to a stopped actor is dropped, and with it its ticket.
+//! Measured in seconds, by lane: waiting for a credit, waiting in the mailbox, and the work itself, in which
+//! the waiting for the next lane's credit is contained; so a slow stage shows in its own row and, as
+//! `blocked`, in the one after which everything queues.
 //! Trap: an actix mailbox alone is no bound (`send().await` queues without end, `do_send` ignores the
 //! capacity, handlers that return futures empty the mailbox), so the raw calls are banned outside this
 //! file.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::{Message, Recipient};
+use metrics::{Histogram, histogram};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{Instrument as _, Span};
 
 /// A message together with the credit it travels on; keep the credit until the work is done.
 pub struct Credited<M> {
@@ -24,21 +30,73 @@ impl<M> Message for Credited<M> {
     type Result = ();
 }
 
+impl<M: 'static> Credited<M> {
+    /// What every stage does with a message: `work` on it beside the actor, inside `span`, keeping its credit
+    /// until that ends.
+    pub fn work<F>(self, span: Span, work: impl FnOnce(M) -> F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let Self { message, credit } = self;
+        let begun = Instant::now();
+        credit.times.wait.record(begun.duration_since(credit.since));
+        let work = work(message);
+        let work = async move {
+            // The whole of it: a block that named its times alone would leave the permit outside.
+            let credit = credit;
+            work.await;
+            credit.times.service.record(begun.elapsed());
+            drop(credit);
+        };
+        actix::spawn(work.instrument(span));
+    }
+}
+
 /// One place in a lane.
 #[derive(Debug)]
-pub struct Credit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub struct Credit {
+    #[expect(dead_code, reason = "held for its drop")]
+    permit: OwnedSemaphorePermit,
+    times: Arc<Times>,
+    /// When it was taken, then when its message was sent.
+    since: Instant,
+}
+
+/// Where a lane's times are written; nowhere, unless the process has a recorder.
+#[derive(Debug)]
+struct Times {
+    blocked: Histogram,
+    wait: Histogram,
+    service: Histogram,
+}
+
+/// A lane as seen from outside, without its messages' type.
+#[derive(Debug, Clone)]
+pub struct LaneGauge {
+    /// Name of the lane.
+    pub name: &'static str,
+    /// Most messages that can exist.
+    pub size: usize,
+    credits: Arc<Semaphore>,
+}
+
+impl LaneGauge {
+    /// Messages that exist now, queued and being worked on.
+    pub fn in_use(&self) -> usize {
+        self.size - self.credits.available_permits()
+    }
+}
 
 /// A lane to one actor. Clones share the bound.
 pub struct Lane<M: Send + 'static> {
-    name: &'static str,
-    size: usize,
     to: Recipient<Credited<M>>,
-    credits: Arc<Semaphore>,
+    gauge: LaneGauge,
+    times: Arc<Times>,
 }
 
 impl<M: Send + 'static> Clone for Lane<M> {
     fn clone(&self) -> Self {
-        Self { name: self.name, size: self.size, to: self.to.clone(), credits: self.credits.clone() }
+        Self { to: self.to.clone(), gauge: self.gauge.clone(), times: self.times.clone() }
     }
 }
 
@@ -51,13 +109,24 @@ pub struct Slot<M: Send + 'static> {
 impl<M: Send + 'static> Lane<M> {
     /// A lane of `size` messages to `to`.
     pub fn new(name: &'static str, size: usize, to: Recipient<Credited<M>>) -> Self {
-        Self { name, size, to, credits: Arc::new(Semaphore::new(size)) }
+        let times = Times {
+            blocked: histogram!("satellite_lane_blocked_seconds", "lane" => name),
+            wait: histogram!("satellite_lane_wait_seconds", "lane" => name),
+            service: histogram!("satellite_lane_service_seconds", "lane" => name),
+        };
+        let gauge = LaneGauge { name, size, credits: Arc::new(Semaphore::new(size)) };
+        Self { to, gauge, times: Arc::new(times) }
     }
 
     /// Waits for a credit.
     pub async fn reserve(&self) -> Slot<M> {
-        match self.credits.clone().acquire_owned().await {
-            Ok(permit) => Slot { to: self.to.clone(), credit: Credit(permit) },
+        let asked = Instant::now();
+        match self.gauge.credits.clone().acquire_owned().await {
+            Ok(permit) => {
+                let since = Instant::now();
+                self.times.blocked.record(since.duration_since(asked));
+                Slot { to: self.to.clone(), credit: Credit { permit, times: self.times.clone(), since } }
+            }
             // Nobody closes the semaphore: this lane holds it.
             Err(_) => std::future::pending().await,
         }
@@ -68,19 +137,14 @@ impl<M: Send + 'static> Lane<M> {
         self.reserve().await.send(message);
     }
 
-    /// Name, for metrics and logs.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// Messages that exist now.
     pub fn in_use(&self) -> usize {
-        self.size - self.credits.available_permits()
+        self.gauge.in_use()
     }
 
-    /// Most messages that can exist.
-    pub fn size(&self) -> usize {
-        self.size
+    /// What others may know of it.
+    pub fn gauge(&self) -> LaneGauge {
+        self.gauge.clone()
     }
 }
 
@@ -88,7 +152,7 @@ impl<M: Send + 'static> Slot<M> {
     /// Sends on the credit taken; never waits.
     #[expect(clippy::disallowed_methods, reason = "the credit is the bound")]
     pub fn send(self, message: M) {
-        self.to.do_send(Credited { message, credit: self.credit });
+        self.to.do_send(Credited { message, credit: Credit { since: Instant::now(), ..self.credit } });
     }
 }
 
@@ -117,12 +181,11 @@ mod tests {
         type Result = ();
         fn handle(&mut self, message: Credited<u32>, _: &mut Self::Context) {
             let (now, peak, seen) = (self.now.clone(), self.peak.clone(), self.seen.clone());
-            actix::spawn(async move {
+            message.work(Span::none(), |_| async move {
                 peak.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 now.fetch_sub(1, SeqCst);
                 seen.fetch_add(1, SeqCst);
-                drop(message);
             });
         }
     }

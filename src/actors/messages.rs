@@ -45,8 +45,8 @@ pub struct Job {
     pub cancel: CancellationToken,
     /// When it arrived.
     pub started: Instant,
-    /// Span of the task, for logs.
-    pub span: Span,
+    /// Name of this worker.
+    pub worker: Arc<str>,
     /// Parcels that were drawn and may be no centres, or are not wanted any more because their class has enough chips.
     pub left_out: Vec<Rejection>,
 }
@@ -247,6 +247,11 @@ impl Fan {
 }
 
 impl Job {
+    /// What the events of a stage carry: which task, which worker, which stage.
+    pub fn span(&self, stage: &'static str) -> Span {
+        tracing::info_span!(parent: None, "task", task_id = self.task.task_id, worker = %self.worker, stage)
+    }
+
     /// Settles a task of which nothing is wanted any more: it has a result and no manifest, so that it can be
     /// done after all when targets are raised.
     pub fn unwanted(self, worker: &str) {

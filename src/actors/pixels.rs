@@ -10,7 +10,6 @@
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
-use tracing::Instrument as _;
 
 use super::blocks::{BlockReader, Files, Held};
 use super::cpu::CpuPool;
@@ -66,14 +65,8 @@ impl Handler<Credited<ReadWindows>> for Pixels {
     type Result = ();
 
     fn handle(&mut self, asked: Credited<ReadWindows>, _: &mut Self::Context) {
-        let this = self.clone();
-        let span = asked.message.fan.job().span.clone();
-        let work = async move {
-            let Credited { message, credit } = asked;
-            this.read(message).await;
-            drop(credit);
-        };
-        actix::spawn(work.instrument(span));
+        let (this, span) = (self.clone(), asked.message.fan.job().span("pixels"));
+        asked.work(span, |message| this.read(message));
     }
 }
 

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
-use tracing::Instrument as _;
 
 use super::cpu::CpuPool;
 use super::lane::{Credited, Lane};
@@ -75,14 +74,8 @@ impl Handler<Credited<Rasterise>> for Rasteriser {
     type Result = ();
 
     fn handle(&mut self, asked: Credited<Rasterise>, _: &mut Self::Context) {
-        let this = self.clone();
-        let span = asked.message.fan.job().span.clone();
-        let work = async move {
-            let Credited { message, credit } = asked;
-            this.make(message).await;
-            drop(credit);
-        };
-        actix::spawn(work.instrument(span));
+        let (this, span) = (self.clone(), asked.message.fan.job().span("rasteriser"));
+        asked.work(span, |message| this.make(message));
     }
 }
 
@@ -118,7 +111,7 @@ impl Rasteriser {
 impl Encoding {
     /// Burns, encodes, and describes one chip.
     fn encode(&self, asked: Rasterise) -> Result<WriteChip, ChipOutcome> {
-        let Rasterise { fan, drawn, from, mut pixels, mut provenance } = asked;
+        let Rasterise { fan, drawn, from, pixels, mut provenance } = asked;
         let grid = from.grid;
         let broken = |reason: String| ChipOutcome::Broken(Failure::permanent("rasteriser", reason));
         let epsg = from.scene.epsg;
@@ -159,7 +152,7 @@ impl Encoding {
         });
         let metadata: Vec<(&str, &str)> = tags.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let image =
-            encode_image(place, &bands, &metadata, &mut pixels, self.compression).map_err(|e| broken(e.to_string()))?;
+            encode_image(place, &bands, &metadata, &pixels, self.compression).map_err(|e| broken(e.to_string()))?;
         let mask =
             encode_mask(place, &self.look, &metadata, &mask, self.compression).map_err(|e| broken(e.to_string()))?;
         let name = self.names.name(&NameParts {

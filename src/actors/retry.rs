@@ -63,6 +63,7 @@ where
             pause.map(|p| asked.map_or(p, |a| a.max(p)))
         })
         .notify(|failure, pause| {
+            metrics::counter!("satellite_retries_total", "stage" => failure.stage).increment(1);
             tracing::warn!(
                 stage = failure.stage,
                 pause_ms = pause.as_millis() as u64,

@@ -10,7 +10,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
-use tracing::Instrument as _;
 
 use super::cpu::CpuPool;
 use super::lane::{Credited, Lane};
@@ -74,14 +73,8 @@ impl Handler<Credited<SampleParcels>> for Sampler {
     type Result = ();
 
     fn handle(&mut self, asked: Credited<SampleParcels>, _: &mut Self::Context) {
-        let this = self.clone();
-        let span = asked.message.job.span.clone();
-        let work = async move {
-            let Credited { message, credit } = asked;
-            this.sample(message.job).await;
-            drop(credit);
-        };
-        actix::spawn(work.instrument(span));
+        let (this, span) = (self.clone(), asked.message.job.span("sampler"));
+        asked.work(span, |message| this.sample(message.job));
     }
 }
 

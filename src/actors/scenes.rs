@@ -9,7 +9,6 @@
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
-use tracing::Instrument as _;
 
 use super::finder::Finder;
 use super::lane::{Credited, Lane};
@@ -43,14 +42,8 @@ impl Handler<Credited<FindScenes>> for Scenes {
     type Result = ();
 
     fn handle(&mut self, asked: Credited<FindScenes>, _: &mut Self::Context) {
-        let this = self.clone();
-        let span = asked.message.job.span.clone();
-        let work = async move {
-            let Credited { message, credit } = asked;
-            this.find(message).await;
-            drop(credit);
-        };
-        actix::spawn(work.instrument(span));
+        let (this, span) = (self.clone(), asked.message.job.span("scenes"));
+        asked.work(span, |message| this.find(message));
     }
 }
 

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use actix::{Actor, Context, Handler};
 use bytes::Bytes;
+use metrics::{counter, histogram};
+use tracing::{Instrument as _, Span};
 
 use super::ticket::{Outcome, Settled};
 use crate::adapters::broker::{Broker, BrokerError, Delivery, GroupHandle, Record};
@@ -23,6 +25,8 @@ pub struct StopReason(pub String);
 /// What the settler needs.
 #[derive(Clone)]
 pub struct Settler {
+    /// Name of this worker.
+    pub worker: Arc<str>,
     /// The broker.
     pub broker: Arc<dyn Broker>,
     /// The membership whose deliveries are settled.
@@ -64,16 +68,26 @@ impl Handler<Settled> for Settler {
     type Result = ();
 
     fn handle(&mut self, settled: Settled, _: &mut Self::Context) {
-        let this = self.clone();
+        let (this, span) = (self.clone(), self.span(&settled.outcome));
         this.counts.settling.fetch_add(1, Relaxed);
-        actix::spawn(async move {
+        let work = async move {
             this.settle(settled).await;
             this.counts.settling.fetch_sub(1, Relaxed);
-        });
+        };
+        actix::spawn(work.instrument(span));
     }
 }
 
 impl Settler {
+    /// What the events of this stage carry; a message that is no task has no number.
+    fn span(&self, outcome: &Outcome) -> Span {
+        let task_id = match outcome {
+            Outcome::Finished(result) | Outcome::Unwanted(result) | Outcome::Failed(result) => Some(result.task_id),
+            _ => None,
+        };
+        tracing::info_span!(parent: None, "task", task_id, worker = %self.worker, stage = "settler")
+    }
+
     async fn settle(&self, settled: Settled) {
         let Settled { delivery, outcome, attempt } = settled;
         // A finished task's staging place is gone; a lost one's stays, so that the next attempt knows of it.
@@ -89,12 +103,12 @@ impl Settler {
             Outcome::Finished(result) | Outcome::Unwanted(result) => {
                 self.counts.finished.fetch_add(1, Relaxed);
                 self.counts.chips.fetch_add(result.chips_saved, Relaxed);
-                log(&result);
+                tell(&result);
                 self.publish(&result).await
             }
             Outcome::Failed(result) => {
                 self.counts.failed.fetch_add(1, Relaxed);
-                log(&result);
+                tell(&result);
                 let reason = result.error.clone().unwrap_or_default();
                 match self.bury(&delivery, &reason).await {
                     Ok(()) => self.publish(&result).await,
@@ -102,11 +116,13 @@ impl Settler {
                 }
             }
             Outcome::Poison(reason) => {
+                counter!("satellite_tasks_total", "status" => "poison").increment(1);
                 self.counts.failed.fetch_add(1, Relaxed);
                 tracing::warn!(message = %delivery.id, "not a task, moved to {}: {reason}", self.dlq_topic);
                 self.bury(&delivery, &reason).await
             }
             Outcome::Abandoned => {
+                counter!("satellite_tasks_total", "status" => "abandoned").increment(1);
                 self.counts.abandoned.fetch_add(1, Relaxed);
                 return;
             }
@@ -166,10 +182,19 @@ impl Settler {
     }
 }
 
-fn log(result: &TaskResult) {
-    let (task_id, status, chips) = (result.task_id, result.status.as_str(), result.chips_saved);
+/// Into the log, and into the counters.
+fn tell(result: &TaskResult) {
+    let (status, chips) = (result.status.as_str(), result.chips_saved);
     match &result.error {
-        Some(error) => tracing::warn!(task_id, status, "{error}"),
-        None => tracing::info!(task_id, status, chips, elapsed_ms = result.elapsed_ms, "task done"),
+        Some(error) => tracing::warn!(status, "{error}"),
+        None => tracing::info!(status, chips, elapsed_ms = result.elapsed_ms, "task done"),
+    }
+    counter!("satellite_tasks_total", "status" => status).increment(1);
+    histogram!("satellite_task_seconds", "status" => status).record(result.elapsed_ms as f64 / 1000.0);
+    for (class, n) in &result.chips_per_class {
+        counter!("satellite_chips_total", "class" => class.to_string()).increment(*n);
+    }
+    for (reason, n) in &result.chips_rejected {
+        counter!("satellite_chips_rejected_total", "reason" => reason.clone()).increment(*n);
     }
 }

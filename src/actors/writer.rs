@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use actix::{Actor, Context, Handler};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::Span;
 
 use super::lane::Credited;
 use super::messages::{ChipOutcome, Conclude, Done, Fan, Job, WriteChip};
@@ -41,14 +41,8 @@ impl Handler<Credited<WriteChip>> for Writer {
     type Result = ();
 
     fn handle(&mut self, asked: Credited<WriteChip>, _: &mut Self::Context) {
-        let this = self.clone();
-        let span = asked.message.fan.job().span.clone();
-        let work = async move {
-            let Credited { message, credit } = asked;
-            this.write(message).await;
-            drop(credit);
-        };
-        actix::spawn(work.instrument(span));
+        let (this, span) = (self.clone(), asked.message.fan.job().span("writer"));
+        asked.work(span, |message| this.write(message));
     }
 }
 
@@ -56,14 +50,8 @@ impl Handler<Credited<Conclude>> for Writer {
     type Result = ();
 
     fn handle(&mut self, asked: Credited<Conclude>, _: &mut Self::Context) {
-        let this = self.clone();
-        let span = asked.message.done.job.span.clone();
-        let work = async move {
-            let Credited { message, credit } = asked;
-            this.conclude(message.done).await;
-            drop(credit);
-        };
-        actix::spawn(work.instrument(span));
+        let (this, span) = (self.clone(), asked.message.done.job.span("writer"));
+        asked.work(span, |message| this.conclude(message.done));
     }
 }
 
@@ -74,7 +62,7 @@ impl Writer {
         let outcome = if fan.job().cancel.is_cancelled() {
             ChipOutcome::Abandoned
         } else {
-            match self.stage(&fan, record, image.into(), mask.into()).await {
+            match self.stage(&fan, record, Arc::new(image), Arc::new(mask)).await {
                 Ok(record) => ChipOutcome::Written(Box::new(record)),
                 Err(GiveUp::Cancelled) => ChipOutcome::Abandoned,
                 Err(GiveUp::Failed(failure)) => ChipOutcome::Broken(failure),
@@ -92,8 +80,8 @@ impl Writer {
         &self,
         fan: &Fan,
         mut record: ChipRecord,
-        image: Arc<[u8]>,
-        mask: Arc<[u8]>,
+        image: Arc<Vec<u8>>,
+        mask: Arc<Vec<u8>>,
     ) -> Result<ChipRecord, GiveUp> {
         let cancel = &fan.job().cancel;
         let attempt = fan.job().ticket.attempt().ok_or_else(|| GiveUp::Failed(no_attempt()))?;
@@ -194,8 +182,8 @@ impl Writer {
         &self,
         work: impl FnOnce(&dyn DatasetStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Failure> {
-        let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || work(&*store)).await {
+        let (store, span) = (self.store.clone(), Span::current());
+        match tokio::task::spawn_blocking(move || span.in_scope(|| work(&*store))).await {
             Ok(done) => done.map_err(|e| store_failure("writer", &e)),
             Err(_) => Err(Failure::fatal("writer", "writing panicked")),
         }

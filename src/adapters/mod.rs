@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod crs;
 pub mod dataset;
 pub mod failpoint;
+pub mod finished;
 pub mod geotiff;
 pub mod http;
 pub mod imagery;

@@ -61,10 +61,10 @@ pub struct PlanSettings {
     pub sampling: Sampling,
     /// Classes of the class table with their names.
     pub classes: BTreeMap<ClassId, String>,
-    /// Seasons that scenes are looked for in; decide how many chips a parcel gives.
-    pub seasons: Seasons,
     /// In which order tasks are published.
     pub order: Order,
+    /// Seasons that tasks draw their scenes from: those of one season are visited together.
+    pub seasons: Seasons,
     /// Partitions of the task topic.
     pub partitions: i32,
     /// Configured run id; `None`: derived from the plan.
@@ -144,8 +144,6 @@ pub struct PlannedTask {
     pub partition: i32,
     /// Parcels of the cell that are drawn.
     pub expected_chips: u64,
-    /// Place of the cell along the Hilbert curve.
-    pub hilbert: u64,
 }
 
 /// A class in the plan.

@@ -213,6 +213,15 @@ impl Seasons {
         (mix(fnv1a(&key)) % self.all.len() as u64) as usize
     }
 
+    /// The season by which a task is sorted among others, because tasks of one season share scenes: that of the task, or
+    /// the first where a task needs several.
+    pub fn visit_index(&self, seed: u64, task_id: u64) -> usize {
+        match self.pick {
+            Pick::All | Pick::ByClass(_) => 0,
+            Pick::Random | Pick::Always(_) => self.draw_index(seed, task_id),
+        }
+    }
+
     /// Name of the season an instant lies in: the one at `wanted` if it does, else the first by name.
     pub fn name_at(&self, wanted: usize, at: DateTime<Utc>) -> &str {
         let first = self.all.get(wanted).into_iter().chain(&self.all).find(|s| s.interval.holds(at));

@@ -212,6 +212,22 @@ pub fn nearest(quads: &[Quad], splits: &[Split], a: Split, b: Split) -> Option<N
     best
 }
 
+/// Pairs of chips of two different splits that overlap.
+pub fn overlapping(quads: &[Quad], splits: &[Split]) -> u64 {
+    let widest = quads.iter().map(Quad::radius).fold(0.0, f64::max);
+    let mut pairs = 0;
+    for scarce in [Split::Val, Split::Test] {
+        let tree = tree(quads, splits, scarce);
+        // Each pair once: training against both, validation against testing.
+        let others = quads.iter().zip(splits).filter(|(_, s)| **s < scarce);
+        for (quad, _) in others {
+            let near = tree.locate_within_distance(quad.centre(), (quad.radius() + widest).powi(2));
+            pairs += near.filter(|other| quad.gap(&quads[other.data as usize]) < -TOUCH_M).count() as u64;
+        }
+    }
+    pairs
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 #[path = "split_tests.rs"]

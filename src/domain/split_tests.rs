@@ -68,14 +68,14 @@ proptest! {
             (0..quads.len()).any(|j| splits[j] == of && SETTINGS.too_near(quads[i].gap(&quads[j])))
         };
         let mut wanted = drawn.clone();
-        for i in 0..quads.len() {
-            if matches!(drawn[i], Split::Val | Split::Train) && near(i, Split::Test, &drawn) {
+        for (i, split) in drawn.iter().enumerate() {
+            if matches!(split, Split::Val | Split::Train) && near(i, Split::Test, &drawn) {
                 wanted[i] = Split::Buffer;
             }
         }
         let vals = wanted.clone();
-        for i in 0..quads.len() {
-            if wanted[i] == Split::Train && near(i, Split::Val, &vals) {
+        for (i, split) in vals.iter().enumerate() {
+            if *split == Split::Train && near(i, Split::Val, &vals) {
                 wanted[i] = Split::Buffer;
             }
         }
@@ -97,6 +97,15 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn overlaps_are_counted_by_pair(at in places(40)) {
+        let (quads, drawn, splits) = made(&at, &SETTINGS);
+        prop_assert_eq!(overlapping(&quads, &splits), 0);
+        let pairs = (0..quads.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
+        let wanted = pairs.filter(|(i, j)| drawn[*i] != drawn[*j] && quads[*i].gap(&quads[*j]) < -TOUCH_M).count();
+        prop_assert_eq!(overlapping(&quads, &drawn), wanted as u64);
     }
 
     #[test]

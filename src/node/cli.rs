@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use super::config::LogFormat;
+pub use super::cli_dataset::{Dataset, DatasetAction, ExportFormat};
+use super::config::{LogFormat, Ui};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,6 +20,7 @@ Examples:
   node --role worker --config my.toml --worker-id 3  one worker of many (needs Kafka)
   node plan --config my.toml                         what the master would publish
   node verify /data/output                           check a dataset
+  node dataset finish /data/output --config my.toml  index, split, statistics, STAC
   node config --explain --set grid.step=0.1          where each setting comes from
 
 Exit codes: 0 done, 1 the work failed or is incomplete, 2 wrong usage or configuration.
@@ -62,6 +64,10 @@ pub enum Action {
     Serve(Serve),
     /// `verify`
     Verify(Verify),
+    /// `dataset`
+    Dataset(Dataset),
+    /// `report`
+    Report(Report),
     /// `config`
     Config {
         /// Whether to say where each value came from.
@@ -203,6 +209,21 @@ pub struct Verify {
     pub quick: bool,
 }
 
+/// Options of `node report`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[group(skip)]
+pub struct Report {
+    /// The dataset: the directory with images/ and masks/
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// File to write
+    #[arg(long, value_name = "FILE", default_value = "report.html")]
+    pub out: PathBuf,
+    /// Which run, when the directory holds several
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+}
+
 #[derive(Debug, Parser)]
 #[command(
     name = "node",
@@ -223,6 +244,9 @@ struct Cli {
     /// End when the work is done
     #[arg(long)]
     exit_when_done: bool,
+    /// How the monitor shows itself (monitor.ui)
+    #[arg(long, value_enum)]
+    ui: Option<Ui>,
     #[command(flatten)]
     common: Common,
     #[command(subcommand)]
@@ -293,6 +317,20 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Makes a dataset ready for training: index, split, statistics, STAC, shards
+    Dataset {
+        #[command(flatten)]
+        dataset: Dataset,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// A run as one HTML file: classes, map, throughput, failures, sample chips
+    Report {
+        #[command(flatten)]
+        report: Report,
+        #[command(flatten)]
+        common: Common,
+    },
     /// The effective configuration
     Config {
         /// Say where each value came from
@@ -316,8 +354,8 @@ impl Invocation {
         let cli = Cli::try_parse_from(args)?;
         let (action, inner) = match (cli.role, cli.command) {
             (Some(_), Some(_)) => return Err(usage("--role and a subcommand cannot be used together")),
-            (None, Some(_)) if cli.worker_id.is_some() || cli.exit_when_done => {
-                return Err(usage("--worker-id and --exit-when-done go with --role, not with a subcommand"));
+            (None, Some(_)) if cli.worker_id.is_some() || cli.exit_when_done || cli.ui.is_some() => {
+                return Err(usage("--worker-id, --exit-when-done and --ui go with --role, not with a subcommand"));
             }
             (None, None) => return Err(usage("what should the node do? give --role, or a subcommand")),
             (Some(role), None) => (Action::Role { role, exit_when_done: cli.exit_when_done }, Common::default()),
@@ -325,6 +363,7 @@ impl Invocation {
         };
         let mut sets = [cli.common.set, inner.set].concat();
         sets.extend(inner.log.or(cli.common.log).map(|format| format!("log.format={}", word(format))));
+        sets.extend(cli.ui.and_then(|ui| ui.to_possible_value()).map(|ui| format!("monitor.ui={}", ui.get_name())));
         sets.extend(cli.worker_id.map(|id| format!("worker.id={id}")));
         Ok(Self { files: [cli.common.config, inner.config].concat(), sets, action })
     }
@@ -340,6 +379,8 @@ impl Command {
             Self::Plan { json, common } => (Action::Plan { json }, common),
             Self::Serve { serve, common } => (Action::Serve(serve), common),
             Self::Verify { verify, common } => (Action::Verify(verify), common),
+            Self::Dataset { dataset, common } => (Action::Dataset(dataset), common),
+            Self::Report { report, common } => (Action::Report(report), common),
             Self::Config { explain, common } => (Action::Config { explain }, common),
         }
     }
@@ -366,90 +407,5 @@ fn setting(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
-
-    fn ok(line: &str) -> Invocation {
-        Invocation::parse(line.split_whitespace()).unwrap()
-    }
-
-    fn code(line: &str) -> i32 {
-        Invocation::parse(line.split_whitespace()).unwrap_err().exit_code()
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn roles_need_no_subcommand() {
-        let all =
-            ok("node --role worker --config a.toml --config b.toml --set grid.step=0.1 --worker-id 7 --exit-when-done");
-        assert_eq!(all.files, [PathBuf::from("a.toml"), PathBuf::from("b.toml")]);
-        assert_eq!(all.sets, ["grid.step=0.1", "worker.id=7"]);
-        assert_eq!(all.action, Action::Role { role: Role::Worker, exit_when_done: true });
-        for role in ["master", "monitor", "all"] {
-            ok(&format!("node --role {role}"));
-        }
-    }
-
-    #[test]
-    fn common_options_add_up_over_both_places() {
-        let plan = ok("node --config a --set grid.step=1 --log text plan --config b --set grid.step=2 --log json");
-        assert_eq!(plan.files, [PathBuf::from("a"), PathBuf::from("b")]);
-        assert_eq!(plan.sets, ["grid.step=1", "grid.step=2", "log.format=json"]);
-        assert_eq!(plan.action, Action::Plan { json: false });
-        assert_eq!(ok("node --log json group").sets, ["log.format=json"]);
-    }
-
-    #[test]
-    fn subcommands_and_their_options() {
-        let demo = Demo { out: "x".into(), size: DemoSize::Full, serve: true, kafka: Some("h:9092".into()) };
-        assert_eq!(ok("node demo --out x --size full --serve --kafka h:9092").action, Action::Demo(demo));
-        let demo = Demo { out: "demo-out".into(), size: DemoSize::Small, serve: false, kafka: None };
-        assert_eq!(ok("node demo").action, Action::Demo(demo));
-        for action in ["create", "list", "describe", "delete", "reset"] {
-            assert!(matches!(ok(&format!("node topics {action}")).action, Action::Topics(Topics { yes: false, .. })));
-        }
-        assert!(matches!(ok("node topics reset --yes").action, Action::Topics(Topics { yes: true, .. })));
-        assert_eq!(
-            ok("node verify d --repair").action,
-            Action::Verify(Verify { dir: "d".into(), repair: true, quick: false })
-        );
-        assert_eq!(ok("node config --explain").action, Action::Config { explain: true });
-        assert_eq!(ok("node group").action, Action::Group);
-    }
-
-    #[test]
-    fn wrong_usage_ends_with_2() {
-        for line in [
-            "node",
-            "node --role",
-            "node --role boss",
-            "node --role all plan",
-            "node --worker-id 3",
-            "node --worker-id 3 plan",
-            "node --exit-when-done",
-            "node --log json",
-            "node --log xml plan",
-            "node --set seed=3 plan",
-            "node --set run.seed plan",
-            "node topics",
-            "node topics burn",
-            "node verify",
-            "node demo --size huge",
-            "node nonsense",
-        ] {
-            assert_eq!(code(line), 2, "{line}");
-        }
-        assert_eq!(code("node --help"), 0);
-        assert_eq!(code("node --version"), 0);
-    }
-
-    #[test]
-    fn help_shows_examples() {
-        let help = Invocation::parse(["node", "--help"]).unwrap_err().to_string();
-        assert!(help.contains("node verify /data/output") && help.contains("Exit codes"), "{help}");
-    }
-}
+#[path = "cli_tests.rs"]
+mod tests;

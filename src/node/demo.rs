@@ -11,6 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::cli;
 use super::config::{self, Config};
 use super::error::NodeError;
+use super::log_tap::LogTap;
+use super::monitor::Watch;
+use super::probes::Probes;
 use super::{all, parts};
 use crate::adapters::broker::Broker;
 use crate::demo::server::DemoServer;
@@ -27,6 +30,7 @@ pub async fn run(
     demo: &cli::Demo,
     files: &[std::path::PathBuf],
     sets: &[String],
+    log: LogTap,
     drain: &CancellationToken,
 ) -> Result<(), NodeError> {
     let size = match demo.size {
@@ -41,7 +45,8 @@ pub async fn run(
     let server = DemoServer::start(&inputs.scenes_root, std::net::SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let config = load(demo, files, sets, &server.url(), &inputs.gpkg)?;
     let broker: Arc<dyn Broker> = parts::broker(&config, "demo").await?;
-    let report = all::run(&config, broker, drain, true).await;
+    let watch = Watch { exit_when_done: true, alone: false, log };
+    let report = all::run(&config, broker, drain, watch, &Probes::default()).await;
     let dataset = config.output.dir.clone();
     let sheet = demo.out.join("contact-sheet.png");
     let true_colour = config.chips.bands.starts_with(&["B02".into(), "B03".into(), "B04".into()]);
@@ -54,6 +59,11 @@ pub async fn run(
         drawn.await.map_err(|_| NodeError::Stopped("drawing the contact sheet panicked".into()))??;
     }
     let report = report?;
+    super::say("");
+    let (settings, to) = (config.clone(), dataset.clone());
+    let finish = move || super::dataset::finish(&settings, &to, &mut std::io::stdout());
+    let finished = tokio::task::spawn_blocking(finish).await;
+    finished.map_err(|_| NodeError::Stopped("finishing the dataset panicked".into()))??;
     super::say(&format!(
         "\n{} chips of {} tasks\ndataset        {}",
         report.progress.chips,

@@ -7,6 +7,7 @@ use crate::adapters::broker::BrokerError;
 use crate::adapters::catalog::CatalogError;
 use crate::adapters::crs::CrsError;
 use crate::adapters::dataset::StoreError;
+use crate::adapters::finished::FinishError;
 use crate::adapters::http::HttpError;
 use crate::adapters::parcels::ParcelError;
 use crate::demo::DemoError;
@@ -44,6 +45,9 @@ pub enum NodeError {
     /// The dataset.
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// What is made of a dataset.
+    #[error("{0}")]
+    Finish(#[from] FinishError),
     /// The catalog.
     #[error("{0}")]
     Catalog(#[from] CatalogError),
@@ -87,6 +91,7 @@ impl NodeError {
             Self::Broker(BrokerError::Property { .. }) => 2,
             Self::Plan(_) | Self::Topics(super::topics::TopicsError::NobodyToAsk) => 2,
             Self::Store(StoreError::Missing(_) | StoreError::NotMounted(_) | StoreError::OtherRun { .. }) => 2,
+            Self::Finish(FinishError::Empty(_)) => 2,
             _ => 1,
         }
     }

@@ -38,18 +38,32 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 /// Batches of parcels on their way from the scan to the planner.
 const BATCHES: usize = 4;
 
+/// Whether a master draws its progress bars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bars {
+    /// On a terminal; elsewhere the log says how far it is.
+    Shown,
+    /// Somebody else has the terminal: the log says it.
+    Hidden,
+}
+
 /// Plans and publishes.
 ///
 /// # Errors
 /// Unusable parcels or plan; a broker that refuses; a signal.
-pub async fn run(config: &Config, broker: Arc<dyn Broker>, drain: &CancellationToken) -> Result<Plan, NodeError> {
+pub async fn run(
+    config: &Config,
+    broker: Arc<dyn Broker>,
+    bars: Bars,
+    drain: &CancellationToken,
+) -> Result<Plan, NodeError> {
     let classes = parts::classes(config)?;
     let source = parts::parcels(config, classes.clone())?;
-    let plan = Arc::new(plan(config, source, &classes, drain).await?);
+    let plan = Arc::new(plan(config, source, &classes, bars, drain).await?);
     for (topic, outcome) in broker.create_topics(&parts::topics(config)).await? {
         tracing::debug!(topic, ?outcome, "topic");
     }
-    publish(config, broker, &plan, &classes, drain).await?;
+    publish(config, broker, &plan, &classes, bars, drain).await?;
     Ok(Arc::unwrap_or_clone(plan))
 }
 
@@ -61,13 +75,14 @@ pub async fn plan(
     config: &Config,
     source: Arc<dyn ParcelSource>,
     classes: &ClassTable,
+    bars: Bars,
     drain: &CancellationToken,
 ) -> Result<Plan, NodeError> {
     let mut settings = settings(config, &*source, classes)?;
     if config.sampling.mode == SamplingMode::Auto {
         // Every parcel of the cells that become tasks, before anything is drawn.
         let all = PlanSettings { sampling: Sampling::Basic, ..settings.clone() };
-        let totals = count(source.clone(), all, drain).await?.summary.classes;
+        let totals = count(source.clone(), all, bars, drain).await?.summary.classes;
         let (rate, each) = (config.sampling.conversion_rate, settings.seasons.chips_per_parcel() as u64);
         let wanted = |class: &ClassId| config.sampling.quota.get(class).unwrap_or(&config.sampling.max_target);
         let chance = |(class, plan): (&ClassId, &plan::ClassPlan)| {
@@ -78,20 +93,21 @@ pub async fn plan(
         }
         tracing::info!(sampling = ?settings.sampling, "probabilities out of the parcels' numbers");
     }
-    count(source, settings, drain).await
+    count(source, settings, bars, drain).await
 }
 
 /// One pass over the parcels, laid out.
 async fn count(
     source: Arc<dyn ParcelSource>,
     settings: PlanSettings,
+    bars: Bars,
     drain: &CancellationToken,
 ) -> Result<Plan, NodeError> {
     let planner = Planner::new(settings)?;
     let stage = Planning::new(planner).start();
     let lane: Lane<ParcelsScanned> = Lane::new("planner", BATCHES, stage.clone().recipient());
     let end: Lane<ScanEnded> = Lane::new("planner", 1, stage.recipient());
-    let bar = bar("reading parcels");
+    let bar = bar("reading parcels", bars);
     let (shown, stop, reactor) = (bar.clone(), drain.clone(), tokio::runtime::Handle::current());
     let scan = move || scan(&*source, &lane, &shown, &stop, &reactor);
     let rows = match tokio::task::spawn_blocking(scan).await {
@@ -137,7 +153,12 @@ fn scan(
     Ok(rows)
 }
 
-fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) -> Result<PlanSettings, NodeError> {
+/// What decides the plan, out of the configuration.
+pub(super) fn settings(
+    config: &Config,
+    source: &dyn ParcelSource,
+    classes: &ClassTable,
+) -> Result<PlanSettings, NodeError> {
     let sampling = match config.sampling.mode {
         SamplingMode::Basic => Sampling::Basic,
         SamplingMode::Balanced | SamplingMode::Auto => Sampling::Balanced {
@@ -188,6 +209,7 @@ async fn publish(
     broker: Arc<dyn Broker>,
     plan: &Arc<Plan>,
     classes: &ClassTable,
+    bars: Bars,
     drain: &CancellationToken,
 ) -> Result<(), NodeError> {
     let run = &plan.summary.run_id;
@@ -196,7 +218,7 @@ async fn publish(
     if !already.is_empty() {
         tracing::info!(run, "{} of {} tasks were published before", already.len(), plan.summary.tasks);
     }
-    let bar = bar("publishing tasks");
+    let bar = bar("publishing tasks", bars);
     bar.set_length(plan.summary.tasks - already.len() as u64);
     let published = Arc::new(AtomicU64::new(0));
     let stage =
@@ -283,8 +305,12 @@ async fn published(config: &Config, broker: &dyn Broker, run: &str) -> Result<Ha
 }
 
 /// A progress bar on a terminal; nothing elsewhere (the log says what matters).
-fn bar(what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(0).with_message(what);
+fn bar(what: &'static str, bars: Bars) -> ProgressBar {
+    let bar = match bars {
+        Bars::Shown => ProgressBar::new(0),
+        Bars::Hidden => ProgressBar::hidden(),
+    };
+    let bar = bar.with_message(what);
     let style = ProgressStyle::with_template("{msg:18} {wide_bar} {human_pos}/{human_len}  {per_sec}  {eta}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar

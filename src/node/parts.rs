@@ -95,6 +95,7 @@ pub fn topics(config: &Config) -> Vec<TopicSpec> {
         spec(&kafka.results_topic, 1),
         spec(&kafka.dlq_topic, 1),
         spec(&kafka.control_topic, 1).compacted(),
+        spec(&kafka.status_topic, 1).compacted(),
     ]
 }
 
@@ -127,19 +128,26 @@ pub fn imagery_http(config: &Config) -> Result<Arc<Http>, NodeError> {
     })?))
 }
 
-/// The STAC catalog.
+/// HTTP for the catalog.
 ///
 /// # Errors
 /// Unusable settings.
-pub fn catalog(config: &Config) -> Result<Arc<dyn Catalog>, NodeError> {
-    let http = Arc::new(Http::new(HttpSettings {
+pub fn catalog_http(config: &Config) -> Result<Arc<Http>, NodeError> {
+    Ok(Arc::new(Http::new(HttpSettings {
         connect_timeout: config.imagery.connect_timeout,
         read_timeout: config.stac.timeout,
         body_timeout: config.stac.timeout,
         per_host: config.stac.requests_in_flight,
         trust: trust(config)?,
         ..HttpSettings::default()
-    })?);
+    })?))
+}
+
+/// The STAC catalog.
+///
+/// # Errors
+/// Unusable settings.
+pub fn catalog(config: &Config, http: Arc<Http>) -> Result<Arc<dyn Catalog>, NodeError> {
     let mut settings = CatalogSettings::new(stac_url(config)?);
     settings.relative_href_base = config.stac.relative_href_base().map(str::to_owned);
     settings.neighbourhood_deg = config.stac.neighbourhood;

@@ -86,6 +86,7 @@ impl Bed {
         let (tell, stop) = unbounded_channel();
         let (counts, store) = (Arc::new(Counts::default()), Arc::new(MemoryStore::default()));
         let settler = Settler {
+            worker: "w".into(),
             broker: broker.clone(),
             store: store.clone(),
             group: stage.group.clone(),

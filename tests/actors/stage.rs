@@ -112,7 +112,7 @@ impl Stage {
             cancel: delivery.cancel.clone(),
             ticket: Ticket::new(delivery, self.settler.clone()),
             started: Instant::now(),
-            span: tracing::Span::none(),
+            worker: "w".into(),
             left_out: Vec::new(),
             task,
         }

@@ -40,9 +40,13 @@ impl Cluster {
     pub fn on(what: &str, mut world: World, bootstrap: &str, properties: &[(&str, &str)]) -> Self {
         let name = kafka::unique(what);
         world.set("kafka.bootstrap_servers", format!("{bootstrap:?}"));
-        for (key, suffix) in
-            [("tasks_topic", "tasks"), ("results_topic", "results"), ("dlq_topic", "dlq"), ("control_topic", "control")]
-        {
+        for (key, suffix) in [
+            ("tasks_topic", "tasks"),
+            ("results_topic", "results"),
+            ("dlq_topic", "dlq"),
+            ("control_topic", "control"),
+            ("status_topic", "status"),
+        ] {
             world.set(&format!("kafka.{key}"), format!("\"{name}-{suffix}\""));
         }
         world.set("kafka.group", format!("\"{name}\""));
@@ -59,7 +63,7 @@ impl Cluster {
         self.world.set("kafka.properties", format!("{{ {} }}", all.join(", ")));
     }
 
-    /// The name of one of its topics: `tasks`, `results`, `dlq`, `control`.
+    /// The name of one of its topics: `tasks`, `results`, `dlq`, `control`, `status`.
     pub fn topic(&self, suffix: &str) -> String {
         format!("{}-{suffix}", self.name)
     }

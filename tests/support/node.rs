@@ -107,6 +107,7 @@ impl World {
             ("worker.cores", "2".into()),
             ("monitor.listen", "\"\"".into()),
             ("monitor.interval_s", "1".into()),
+            ("metrics.listen", "\"\"".into()),
         ];
         let settings = settings.map(|(key, value)| (key.to_owned(), value)).into();
         Self { dir, server, runtime, settings, started: AtomicU32::new(0) }

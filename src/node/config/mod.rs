@@ -8,8 +8,11 @@
 
 mod cross;
 mod error;
+mod finishing;
 mod imagery_sections;
 mod layer;
+mod metrics;
+mod monitor;
 mod rules;
 mod secret;
 mod sections;
@@ -27,14 +30,17 @@ use serde::{Deserialize, Serialize};
 
 pub use cross::Need;
 pub use error::{ConfigError, ConfigErrors};
+pub use finishing::{Finish, Split};
 pub use imagery_sections::{
     ALL_SEASONS, Chips, Harmonise, Invalid, Labels, RANDOM_SEASON, Resampling, SEASON_BY_CLASS, SEASON_WORDS, Stac,
     Widen,
 };
-pub use secret::{Address, Properties};
+pub use metrics::Metrics;
+pub use monitor::{Monitor, Ui};
+pub use secret::{Address, Properties, Token};
 pub use sections::{
-    CellOrder, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Monitor, Output, Parcels, Run, Sampling,
-    SamplingMode, Ui, Worker,
+    CellOrder, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Output, Parcels, Run, Sampling,
+    SamplingMode, Worker,
 };
 
 use layer::{Errors, Layer};
@@ -75,8 +81,14 @@ pub struct Config {
     pub output: Output,
     /// How much a worker does at once.
     pub worker: Worker,
+    /// How chips are sorted into training, validation and test.
+    pub split: Split,
+    /// What is made of a finished run.
+    pub finish: Finish,
     /// How the monitor shows itself.
     pub monitor: Monitor,
+    /// Where a node tells of itself.
+    pub metrics: Metrics,
     /// What is logged, and how.
     pub log: Log,
     /// Where each value came from, by its full key.
@@ -222,7 +234,10 @@ impl PartialEq for Config {
             labels,
             output,
             worker,
+            split,
+            finish,
             monitor,
+            metrics,
             log,
             origins: _,
         } = self;
@@ -237,7 +252,10 @@ impl PartialEq for Config {
             && *labels == other.labels
             && *output == other.output
             && *worker == other.worker
+            && *split == other.split
+            && *finish == other.finish
             && *monitor == other.monitor
+            && *metrics == other.metrics
             && *log == other.log
     }
 }

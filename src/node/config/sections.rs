@@ -6,7 +6,6 @@
 //! seconds; an empty text means "none" or "derived", and the accessors say so as `Option`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -45,8 +44,10 @@ pub struct Kafka {
     pub results_topic: String,
     /// Topic of messages that cannot be done.
     pub dlq_topic: String,
-    /// Compacted topic of plans.
+    /// Compacted topic of plans and counts.
     pub control_topic: String,
+    /// Compacted topic of the workers' heartbeats.
+    pub status_topic: String,
     /// Consumer group of the workers.
     pub group: String,
     /// Partitions of the tasks topic when it is created.
@@ -239,6 +240,9 @@ pub struct Worker {
     /// Longest outage of the STAC API or the image host that is waited out.
     #[serde(rename = "max_outage_s", with = "seconds")]
     pub max_outage: Duration,
+    /// Time between two heartbeats; zero: none.
+    #[serde(rename = "heartbeat_s", with = "seconds")]
+    pub heartbeat: Duration,
     /// How long tasks in flight may take to end after a signal.
     #[serde(rename = "drain_timeout_s", with = "seconds")]
     pub drain_timeout: Duration,
@@ -263,42 +267,6 @@ impl Worker {
     /// Bytes of decoded blocks kept.
     pub fn cache_bytes(&self) -> u64 {
         self.cache_mb << 20
-    }
-}
-
-/// How the monitor shows itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ui {
-    /// Full screen on a terminal, log lines elsewhere.
-    Auto,
-    /// Full screen.
-    Tui,
-    /// One line at a time.
-    Log,
-    /// One JSON object at a time.
-    Json,
-    /// Nothing.
-    None,
-}
-
-/// `[monitor]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Monitor {
-    /// Address of the web page; empty: none. See [`Monitor::listen`].
-    pub listen: String,
-    /// How it shows itself.
-    pub ui: Ui,
-    /// Time between two views.
-    #[serde(rename = "interval_s", with = "seconds")]
-    pub interval: Duration,
-}
-
-impl Monitor {
-    /// Where to serve the web page and the metrics.
-    pub fn listen(&self) -> Option<SocketAddr> {
-        self.listen.parse().ok()
     }
 }
 

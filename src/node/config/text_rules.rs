@@ -15,7 +15,7 @@ use crate::domain::task::is_safe_run_id;
 const BANDS: [&str; 10] = ["B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12"];
 
 /// What a file name may be made from.
-const PLACEHOLDERS: [&str; 6] = ["worker", "task", "class", "chip", "parcel", "run"];
+const PLACEHOLDERS: [&str; 7] = ["worker", "task", "class", "chip", "parcel", "run", "season"];
 
 pub(super) fn line(s: &str) -> bool {
     s.len() <= 1000 && !s.chars().any(char::is_control)
@@ -27,6 +27,11 @@ pub(super) fn path(s: &str) -> bool {
 
 pub(super) fn some_path(s: &str) -> bool {
     !s.is_empty() && path(s)
+}
+
+/// Address of an item: something to put its id into.
+pub(super) fn item_href(s: &str) -> bool {
+    s.is_empty() || (line(s) && s.contains("{item}"))
 }
 
 /// Run and worker ids: both become parts of file names.
@@ -122,6 +127,11 @@ fn split_template(s: &str) -> Option<(String, Vec<&str>)> {
 
 pub(super) fn listen(s: &str) -> bool {
     s.is_empty() || s.parse::<SocketAddr>().is_ok()
+}
+
+/// Long enough not to be guessed, and nothing a header, a cookie or an address would have to escape.
+pub(super) fn token(s: &str) -> bool {
+    s.is_empty() || (16..=200).contains(&s.len()) && s.bytes().all(|b| plain(b) || b == b'~')
 }
 
 pub(super) fn filter(s: &str) -> bool {
