@@ -31,7 +31,7 @@ pub struct Tagged<'a> {
 }
 
 /// The tags, in order.
-pub fn chip_tags(of: &Tagged<'_>) -> [(&'static str, String); 17] {
+pub fn chip_tags(of: &Tagged<'_>) -> [(&'static str, String); 16] {
     let (scene, known) = (of.scene, of.provenance);
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     [
@@ -47,7 +47,6 @@ pub fn chip_tags(of: &Tagged<'_>) -> [(&'static str, String); 17] {
         ("CLOUD_COVER", scene.cloud_cover.to_string()),
         ("BAD_FRACTION", known.bad_fraction.map_or(String::new(), |share| share.to_string())),
         ("NODATA_FRACTION", known.nodata_fraction.to_string()),
-        ("MOSAIC", known.mosaic.join(" ")),
         ("PARCEL", of.parcel.to_string()),
         ("CLASS", of.class.to_string()),
         ("RUN", of.run.to_owned()),

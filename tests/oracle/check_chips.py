@@ -408,7 +408,7 @@ class Check:
 
 TAGS = (
     "ITEM", "COLLECTION", "DATETIME", "PRODUCT_URI", "BASELINE", "OFFSET_RULE", "OFFSET", "SEASON", "WIDENED",
-    "CLOUD_COVER", "BAD_FRACTION", "NODATA_FRACTION", "MOSAIC", "PARCEL", "CLASS", "RUN", "SEED",
+    "CLOUD_COVER", "BAD_FRACTION", "NODATA_FRACTION", "PARCEL", "CLASS", "RUN", "SEED",
 )  # fmt: skip
 
 
@@ -420,7 +420,7 @@ def tags_of(chip, run, seed):
     values = (
         chip["item"], chip["collection"], chip["datetime"], known.get("product_uri"), known.get("baseline"),
         known.get("offset_rule"), known["offset"], chip["season"], known.get("widened"), chip["cloud_cover"],
-        known.get("bad_fraction"), known["nodata_fraction"], " ".join(known.get("mosaic", [])), chip["parcel"],
+        known.get("bad_fraction"), known["nodata_fraction"], chip["parcel"],
         chip["class"], run, seed,
     )  # fmt: skip
     return dict(zip(TAGS, map(plain, values)))
