@@ -171,7 +171,7 @@ fn make(cogs: &[Cog], needed: &[BTreeSet<u32>], jobs: &[Job], compression: Compr
         lap(&mut steps.cut);
         let place = Place { grid: &record.grid, epsg: record.epsg };
         let metadata = [("ITEM", &*record.item), ("COLLECTION", &*record.collection), ("DATETIME", &*record.datetime)];
-        let image = encode_image(place, &BANDS, &metadata, &mut pixels, compression).unwrap();
+        let image = encode_image(place, &BANDS, &metadata, &pixels, compression).unwrap();
         let mask = encode_mask(place, &[[0; 3]; 256], mask, compression).unwrap();
         lap(&mut steps.encode);
         std::fs::write(out.join(format!("{}.image", record.name)), image).unwrap();

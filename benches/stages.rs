@@ -204,7 +204,7 @@ fn encode_image_10_bands(bencher: Bencher, codec: &str) {
     let place = Place { grid: &CHIP, epsg: 32630 };
     bencher
         .with_inputs(|| pixels.clone())
-        .bench_local_values(|mut pixels| encode_image(place, &BANDS, &[], &mut pixels, codec).unwrap());
+        .bench_local_values(|pixels| encode_image(place, &BANDS, &[], &pixels, codec).unwrap());
 }
 
 #[divan::bench]
@@ -240,7 +240,7 @@ fn stage_and_commit_8_chips(bencher: Bencher) {
     let store = DiskStore::new(dir.path(), false, false);
     store.check().unwrap();
     let place = Place { grid: &CHIP, epsg: 32630 };
-    let image = encode_image(place, &BANDS, &[], &mut chip(), Compression::Zstd(1)).unwrap();
+    let image = encode_image(place, &BANDS, &[], &chip(), Compression::Zstd(1)).unwrap();
     let mask = vec![0; 2_000];
     let mut task = 0;
     bencher.bench_local(|| {

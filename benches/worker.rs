@@ -4,9 +4,11 @@
 //! worker FIXTURE_JSON OUT [section.key=value]...
 //! ```
 //!
-//! Contract: plans with the master's own code, publishes the tasks of the fixture's cells on the embedded
-//! broker, and runs `node::worker::run`, which is all that `node --role worker` does. Start-up, planning and
-//! the work are counted apart; the work ends with the last result. Units: seconds, MiB.
+//! Contract: plans with the master's own code, runs `node::worker::run`, which is all that `node --role worker` does,
+//! and publishes the tasks of the fixture's cells on the embedded broker as soon as the worker has joined its group.
+//! What comes before (the plan; opening files, loading certificates) is counted apart, as the imports and first
+//! connections of the other programs are; `first_chip_s` begins before both but for the plan. The work ends with the
+//! last result. Units: seconds, MiB.
 //! Trap: OUT must not exist; a task that its manifests know is settled without work.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
@@ -55,7 +57,7 @@ async fn run(config: &Config, cells: &[[i64; 2]], out: &Path) -> Value {
     let started = Instant::now();
     let classes = parts::classes(config).unwrap();
     let source = parts::parcels(config, classes.clone()).unwrap();
-    let plan = master::plan(config, source, &classes, &none).await.unwrap();
+    let plan = master::plan(config, source, &classes, master::Bars::Hidden, &none).await.unwrap();
     let step = config.grid.step;
     let wanted = |t: &&PlannedTask| {
         let middle = [0, 1].map(|k| ((t.task.bbox[k] + step / 2.0) / step).floor() as i64);
@@ -66,14 +68,8 @@ async fn run(config: &Config, cells: &[[i64; 2]], out: &Path) -> Value {
 
     let broker: Arc<dyn Broker> = Arc::new(EmbeddedBroker::new(EmbeddedLimits::default()));
     broker.create_topics(&parts::topics(config)).await.unwrap();
-    for planned in &tasks {
-        let payload = serde_json::to_vec(&planned.task).unwrap();
-        let record = Record::keyed(&config.kafka.tasks_topic, format!("task_{}", planned.task.task_id), payload);
-        broker.publish(record.to_partition(planned.partition)).await.unwrap();
-    }
     let plan_s = started.elapsed().as_secs_f64();
 
-    let before = meter::process_cpu();
     let begin = Instant::now();
     let first = watch_first(out.join(".staging"), begin);
     let drain = CancellationToken::new();
@@ -83,9 +79,16 @@ async fn run(config: &Config, cells: &[[i64; 2]], out: &Path) -> Value {
     } else {
         Probes::install("worker").unwrap()
     };
-    let counting = count(broker.clone(), config, tasks.len(), drain.clone(), begin);
+    let counting = async {
+        publish(&*broker, config, &tasks).await;
+        let (before, since) = (meter::process_cpu(), Instant::now());
+        let chips = count(&*broker, config, tasks.len()).await;
+        let (wall_s, after) = (since.elapsed().as_secs_f64(), meter::process_cpu());
+        drain.cancel();
+        (chips, wall_s, before, after, since - begin)
+    };
     let mut working = std::pin::pin!(worker::run(config, broker.clone(), &drain, false, &probes));
-    let (chips, wall_s, after) = tokio::select! {
+    let (chips, wall_s, before, after, join_s) = tokio::select! {
         ended = &mut working => panic!("the worker ended early: {ended:?}"),
         counted = counting => counted,
     };
@@ -94,18 +97,24 @@ async fn run(config: &Config, cells: &[[i64; 2]], out: &Path) -> Value {
     json!({
         "tasks": tasks.len(), "chips": chips, "wall_s": wall_s, "cpu_s": cpu[0] + cpu[1], "user_s": cpu[0],
         "sys_s": cpu[1], "rss_mb": meter::peak_rss_mb(), "first_chip_s": first.join().unwrap(),
-        "startup_wall_s": plan_s, "startup_cpu_s": before.0 + before.1,
+        "startup_wall_s": plan_s + join_s.as_secs_f64(), "startup_cpu_s": before.0 + before.1,
     })
 }
 
-/// Reads results until all tasks have one; then lets the worker go. Gives chips, time and CPU time by then.
-async fn count(
-    broker: Arc<dyn Broker>,
-    config: &Config,
-    tasks: usize,
-    drain: CancellationToken,
-    begin: Instant,
-) -> (u64, f64, (f64, f64)) {
+/// Publishes the tasks once somebody is there to take them.
+async fn publish(broker: &dyn Broker, config: &Config, tasks: &[&PlannedTask]) {
+    while broker.group_members(&config.kafka.group).await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for planned in tasks {
+        let payload = serde_json::to_vec(&planned.task).unwrap();
+        let record = Record::keyed(&config.kafka.tasks_topic, format!("task_{}", planned.task.task_id), payload);
+        broker.publish(record.to_partition(planned.partition)).await.unwrap();
+    }
+}
+
+/// Reads results until all tasks have one. Gives the number of chips.
+async fn count(broker: &dyn Broker, config: &Config, tasks: usize) -> u64 {
     let mut results = broker.read(&[&config.kafka.results_topic]).await.unwrap();
     let (mut left, mut chips) = (tasks, 0);
     while left > 0 {
@@ -120,9 +129,7 @@ async fn count(
             ReadEvent::Failed(error) => panic!("{error}"),
         }
     }
-    let (wall_s, cpu) = (begin.elapsed().as_secs_f64(), meter::process_cpu());
-    drain.cancel();
-    (chips, wall_s, cpu)
+    chips
 }
 
 /// Waits for the first mask on the disk; a chip's mask is written after its image.

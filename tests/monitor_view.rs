@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use satellite_pipeline::domain::progress::Progress;
-use satellite_pipeline::node::monitor_view::{Lag, Style, WIDTH, json, one_line, page, summary};
+use satellite_pipeline::node::monitor_view::{Lag, Style, WIDTH, json, one_line, summary};
 use std::collections::BTreeMap;
 
 use satellite_pipeline::domain::classes::ClassId;
@@ -69,16 +69,15 @@ const LAG: [Lag; 3] =
     [Lag { partition: 0, behind: 0 }, Lag { partition: 1, behind: 2 }, Lag { partition: 2, behind: 3 }];
 
 #[test]
-fn a_page_is_exactly_this() {
-    let now = 1_110_000;
-    let text = page(&Progress::of(&tally(), now), Some(&LAG), now, Style::default());
+fn a_summary_is_exactly_this() {
+    let text = summary(&Progress::of(&tally(), 1_110_000), Style::default());
     assert_eq!(
         text,
         "\
-run       r-1  published  1m 40s
+run r-1 is not complete
 tasks     5 of 10  [###############---------------]
           2 success, 2 failed_download, 1 skipped_few_polygons
-chips     13 of 24  45.8 %  0.1 chips/s  ETA 1m 40s
+chips     13 of 24  45.8 %  in 40s, 0.3 chips/s
 
 class                    chips    target       %
   1 olives                   7        20    35.0  [#########-----------------]
@@ -90,18 +89,14 @@ failed         2 x scenes: GET https://example.org/#: #?
 no chip        5 x nodata
 
 worker                              tasks   failed      chips   last seen
-9                                       2        0          5   1m 20s ago
-10                                      3        2          8   1m 00s ago
-
-lag       5 tasks in 2 of 3 partitions: p2 3, p1 2
+9                                       2        0          5   20s ago
+10                                      3        2          8   0s ago
 "
     );
 }
 
 #[test]
-fn an_empty_tally_has_a_page() {
-    let text = page(&Progress::of(&Tally::default(), 5), None, 5, Style::default());
-    assert_eq!(text, "run       without a plan\ntasks     0\n          0 success\nchips     0  0.0 chips/s\n");
+fn an_empty_tally_has_a_line() {
     let waiting = [Lag { partition: 0, behind: 0 }];
     assert_eq!(one_line(&Progress::of(&Tally::default(), 5), Some(&waiting)), "0 tasks, 0 chips, 0.0 chips/s, lag 0");
 }
@@ -153,11 +148,10 @@ fn json_has_the_fields_readers_rely_on() {
 
 #[test]
 fn colours_and_blocks_only_where_welcome() {
-    let now = 1_110_000;
-    let progress = Progress::of(&tally(), now);
-    let rich = page(&progress, Some(&LAG), now, Style { colour: true, blocks: true });
+    let progress = Progress::of(&tally(), 1_110_000);
+    let rich = summary(&progress, Style { colour: true, blocks: true });
     assert!(rich.contains("[\u{1b}[38;2;16;32;48m\u{2588}\u{2588}"), "{rich}");
-    let plain = page(&progress, Some(&LAG), now, Style::default());
+    let plain = summary(&progress, Style::default());
     assert!(plain.is_ascii() && !plain.contains('\u{1b}'));
     assert!(plain.lines().all(|line| line.chars().count() <= WIDTH));
     let style = |terminal, pairs: &[(&str, &str)]| {
@@ -171,7 +165,7 @@ fn colours_and_blocks_only_where_welcome() {
 }
 
 #[test]
-fn many_workers_and_partitions_are_summed_up() {
+fn many_workers_are_summed_up() {
     let mut tally = tally();
     for n in 0..40 {
         tally.apply(&TaskResult { run_id: Some("r-1".into()), ..result(6, "x", &[], Status::Failed) }, 0);
@@ -179,9 +173,7 @@ fn many_workers_and_partitions_are_summed_up() {
         tally.apply(&TaskResult { run_id: None, ..result(100 + n, &name, &[(1, 1)], Status::Success) }, 0);
     }
     tally.plan(PlanRecord { tasks: 1000, created_ms: 2, ..plan() });
-    let lag: Vec<Lag> = (0..15).map(|p| Lag { partition: p, behind: 100 - p as u64 }).collect();
-    let text = page(&Progress::of(&tally, 2_200_000), Some(&lag), 2_200_000, Style::default());
+    let text = summary(&Progress::of(&tally, 2_200_000), Style::default());
     assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
     assert!(text.contains("and 27 more"), "{text}");
-    assert!(text.contains("lag       1395 tasks in 15 of 15 partitions; most: p0 100, p1 99, p2 98, p3 97"), "{text}");
 }

@@ -19,6 +19,7 @@ use satellite_pipeline::domain::plan::{PlanSettings, Sampling};
 use satellite_pipeline::domain::planner::Planner;
 use satellite_pipeline::domain::polygon::Polygon;
 use satellite_pipeline::domain::sampling::hash01;
+use satellite_pipeline::domain::season::{Season, Seasons};
 
 const CRSS: [u32; 5] = [4326, 4258, 25830, 3035, 4081];
 
@@ -158,6 +159,7 @@ fn planner_and_cells_count_the_same_parcels() {
         order: satellite_pipeline::domain::plan::Order::Space,
         sampling: Sampling::Basic,
         classes: classes().classes().iter().map(|(id, info)| (*id, info.name.clone())).collect(),
+        seasons: Seasons::new(vec![Season::new("year", "2023-01-01", "2023-12-31").unwrap()]).unwrap(),
         partitions: 3,
         run_id: None,
         context: source.fingerprint().to_owned(),

@@ -98,7 +98,7 @@ impl Rasteriser {
 impl Encoding {
     /// Burns, encodes, and describes one chip.
     fn encode(&self, asked: Rasterise) -> Result<WriteChip, ChipOutcome> {
-        let Rasterise { fan, drawn, from, grid, mut pixels } = asked;
+        let Rasterise { fan, drawn, from, grid, pixels } = asked;
         let broken = |reason: String| ChipOutcome::Broken(Failure::permanent("rasteriser", reason));
         let epsg = from.scene.epsg;
         let make = |parcels: &[Parcel]| {
@@ -120,7 +120,7 @@ impl Encoding {
         let datetime = from.scene.datetime.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
         let metadata = [("ITEM", &*from.scene.id), ("COLLECTION", &*from.scene.collection), ("DATETIME", &*datetime)];
         let image =
-            encode_image(place, &bands, &metadata, &mut pixels, self.compression).map_err(|e| broken(e.to_string()))?;
+            encode_image(place, &bands, &metadata, &pixels, self.compression).map_err(|e| broken(e.to_string()))?;
         let mask = encode_mask(place, &self.palette, &mask, self.compression).map_err(|e| broken(e.to_string()))?;
         let job = fan.job();
         let name = self.names.name(&NameParts {

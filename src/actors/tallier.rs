@@ -1,7 +1,7 @@
-//! The monitor's stage: counts results and plans, and answers how far the run is.
+//! The monitor's stage: counts results, tasks and plans, and answers what can be shown.
 //!
-//! Contract: each task is counted once, whatever is delivered how often; messages that are no results are
-//! counted as such and otherwise ignored.
+//! Contract: each task is counted once, whatever is delivered how often; messages that are no results, tasks or plans
+//! are counted as such and otherwise ignored.
 
 use actix::{Actor, Context, Handler};
 use bytes::Bytes;
@@ -10,9 +10,10 @@ use tokio::sync::oneshot;
 use super::lane::Credited;
 use crate::domain::heartbeat;
 use crate::domain::plan_record::PlanRecord;
-use crate::domain::progress::Progress;
 use crate::domain::result::TaskResult;
 use crate::domain::tally::Tally;
+use crate::domain::task::Task;
+use crate::domain::view::View;
 
 /// A message of the results topic.
 pub struct ResultArrived {
@@ -20,6 +21,12 @@ pub struct ResultArrived {
     pub payload: Bytes,
     /// When it was published, milliseconds since 1970 UTC.
     pub seen_ms: u64,
+}
+
+/// A message of the tasks topic.
+pub struct TaskSeen {
+    /// Its payload.
+    pub payload: Bytes,
 }
 
 /// A plan of the control topic.
@@ -36,24 +43,25 @@ pub struct BeatArrived {
     pub seen_ms: u64,
 }
 
-/// How far is the run?
-pub struct AskProgress {
+/// What can be shown now?
+pub struct AskView {
     /// Now, milliseconds since 1970 UTC.
     pub now_ms: u64,
     /// Told the answer.
-    pub reply: oneshot::Sender<Progress>,
+    pub reply: oneshot::Sender<View>,
 }
 
 /// See the head of this file.
 pub struct Tallier {
     tally: Tally,
+    last: Option<View>,
     unreadable: u64,
 }
 
 impl Tallier {
     /// A stage that has counted nothing; `run`: count this run only.
     pub fn new(run: Option<&str>) -> Self {
-        Self { tally: Tally::new(run), unreadable: 0 }
+        Self { tally: Tally::new(run), last: None, unreadable: 0 }
     }
 
     fn unreadable(&mut self, what: &str, error: &dyn std::fmt::Display) {
@@ -77,6 +85,17 @@ impl Handler<Credited<ResultArrived>> for Tallier {
                 self.tally.apply(&result, arrived.message.seen_ms);
             }
             Err(error) => self.unreadable("result", &error),
+        }
+    }
+}
+
+impl Handler<Credited<TaskSeen>> for Tallier {
+    type Result = ();
+
+    fn handle(&mut self, seen: Credited<TaskSeen>, _: &mut Self::Context) {
+        match Task::parse(&seen.message.payload) {
+            Ok(task) => self.tally.task(&task),
+            Err(error) => self.unreadable("task", &error),
         }
     }
 }
@@ -107,11 +126,13 @@ impl Handler<Credited<BeatArrived>> for Tallier {
     }
 }
 
-impl Handler<Credited<AskProgress>> for Tallier {
+impl Handler<Credited<AskView>> for Tallier {
     type Result = ();
 
-    fn handle(&mut self, asked: Credited<AskProgress>, _: &mut Self::Context) {
+    fn handle(&mut self, asked: Credited<AskView>, _: &mut Self::Context) {
+        let view = View::of(&self.tally, asked.message.now_ms, self.last.as_ref());
+        self.last = Some(view.clone());
         // Nobody listens when the monitor was stopped meanwhile.
-        let _ = asked.message.reply.send(Progress::of(&self.tally, asked.message.now_ms));
+        let _ = asked.message.reply.send(view);
     }
 }

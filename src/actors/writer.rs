@@ -62,7 +62,7 @@ impl Writer {
         let outcome = if fan.job().cancel.is_cancelled() {
             ChipOutcome::Abandoned
         } else {
-            match self.stage(&fan, record, image.into(), mask.into()).await {
+            match self.stage(&fan, record, Arc::new(image), Arc::new(mask)).await {
                 Ok(record) => ChipOutcome::Written(Box::new(record)),
                 Err(GiveUp::Cancelled) => ChipOutcome::Abandoned,
                 Err(GiveUp::Failed(failure)) => ChipOutcome::Broken(failure),
@@ -83,8 +83,8 @@ impl Writer {
         &self,
         fan: &Fan,
         mut record: ChipRecord,
-        image: Arc<[u8]>,
-        mask: Arc<[u8]>,
+        image: Arc<Vec<u8>>,
+        mask: Arc<Vec<u8>>,
     ) -> Result<ChipRecord, GiveUp> {
         let cancel = &fan.job().cancel;
         let attempt = fan.job().ticket.attempt().ok_or_else(|| GiveUp::Failed(no_attempt()))?;

@@ -57,7 +57,7 @@ pub struct Place<'a> {
     pub epsg: u32,
 }
 
-/// Encodes the image. `pixels` is (bands, rows, cols) and is used up: predictor 2 is applied in place.
+/// Encodes the image. `pixels` is (bands, rows, cols).
 ///
 /// # Errors
 /// See [`EncodeError`].
@@ -65,21 +65,23 @@ pub fn encode_image(
     place: Place<'_>,
     bands: &[&str],
     metadata: &[(&str, &str)],
-    pixels: &mut [u16],
+    pixels: &[u16],
     compression: Compression,
 ) -> Result<Vec<u8>, EncodeError> {
     let (width, height) = (place.grid.width as usize, place.grid.height as usize);
+    // Address space only: pages that are not written cost nothing.
     let mut out = Cursor::new(Vec::with_capacity(pixels.len() * 2));
     let mut tiff = TiffEncoder::new(&mut out)?;
     let mut dir = tiff.image_directory()?;
     let (mut offsets, mut counts) = (Vec::new(), Vec::new());
-    for plane in pixels.chunks_exact_mut(width * height) {
-        if compression != Compression::None {
-            plane.chunks_exact_mut(width).for_each(differences);
-        }
-        let tile = compress(bytemuck::cast_slice(plane), compression)?;
-        offsets.push(offset32(dir.write_data(&*tile)?)?);
-        counts.push(offset32(tile.len() as u64)?);
+    for plane in pixels.chunks_exact(width * height) {
+        SCRATCH.with_borrow_mut(|Scratch { plane: residuals, tile }| {
+            let raw = if compression == Compression::None { plane } else { differences(plane, width, residuals) };
+            compress(bytemuck::cast_slice(raw), compression, tile)?;
+            offsets.push(offset32(dir.write_data(&**tile)?)?);
+            counts.push(offset32(tile.len() as u64)?);
+            Ok::<_, EncodeError>(())
+        })?;
     }
     let n = bands.len();
     common_tags(&mut dir, place, compression, &offsets, &counts)?;
@@ -113,9 +115,11 @@ pub fn encode_mask(
     let mut out = Cursor::new(Vec::with_capacity(8192));
     let mut tiff = TiffEncoder::new(&mut out)?;
     let mut dir = tiff.image_directory()?;
-    let tile = compress(pixels, compression)?;
-    let offset = offset32(dir.write_data(&*tile)?)?;
-    common_tags(&mut dir, place, compression, &[offset], &[offset32(tile.len() as u64)?])?;
+    let (offset, count) = SCRATCH.with_borrow_mut(|Scratch { tile, .. }| {
+        compress(pixels, compression, tile)?;
+        Ok::<_, EncodeError>((offset32(dir.write_data(&**tile)?)?, offset32(tile.len() as u64)?))
+    })?;
+    common_tags(&mut dir, place, compression, &[offset], &[count])?;
     dir.write_tag(Tag::BitsPerSample, 8u16)?;
     dir.write_tag(Tag::SampleFormat, 1u16)?;
     dir.write_tag(Tag::SamplesPerPixel, 1u16)?;
@@ -161,11 +165,17 @@ fn offset32(value: u64) -> Result<u32, EncodeError> {
     u32::try_from(value).map_err(|_| EncodeError::Codec("the chip exceeds 4 GiB".into()))
 }
 
-/// Predictor 2 on one row: each sample minus its left neighbour, modulo 2^16.
-fn differences(row: &mut [u16]) {
-    for i in (1..row.len()).rev() {
-        row[i] = row[i].wrapping_sub(row[i - 1]);
+/// Predictor 2, row by row: each sample minus its left neighbour, modulo 2^16. From one buffer into another, because
+/// in place the compiler would find no vectors.
+fn differences<'a>(plane: &[u16], width: usize, residuals: &'a mut Vec<u16>) -> &'a [u16] {
+    residuals.resize(plane.len(), 0);
+    for (row, out) in plane.chunks_exact(width).zip(residuals.chunks_exact_mut(width)) {
+        out[0] = row[0];
+        for ((out, left), here) in out[1..].iter_mut().zip(row).zip(&row[1..]) {
+            *out = here.wrapping_sub(*left);
+        }
     }
+    residuals
 }
 
 /// GDAL's metadata XML: descriptions of the bands, then items of the whole file.
@@ -198,23 +208,33 @@ fn escape(text: &str) -> String {
     out
 }
 
+/// Buffers of one tile, kept per thread: 260 KiB for chips of 256 pixels.
+#[derive(Default)]
+struct Scratch {
+    plane: Vec<u16>,
+    tile: Vec<u8>,
+}
+
 thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
     static ZSTD: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
     static DEFLATE: RefCell<Option<(u8, libdeflater::Compressor)>> = const { RefCell::new(None) };
 }
 
-/// Compresses one tile; codec states are kept per thread.
-fn compress(raw: &[u8], compression: Compression) -> Result<Vec<u8>, EncodeError> {
+/// Compresses one tile into `out`, which holds nothing else afterwards; codec states are kept per thread.
+fn compress(raw: &[u8], compression: Compression, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let failed = |e: &dyn std::fmt::Display| EncodeError::Codec(e.to_string());
+    out.clear();
     match compression {
-        Compression::None => Ok(raw.to_vec()),
+        Compression::None => out.extend_from_slice(raw),
         Compression::Zstd(level) => ZSTD.with_borrow_mut(|slot| {
             let (_, codec) = match slot.take() {
                 Some(kept) if kept.0 == level => slot.insert(kept),
                 _ => slot.insert((level, zstd::bulk::Compressor::new(level).map_err(|e| failed(&e))?)),
             };
-            codec.compress(raw).map_err(|e| failed(&e))
-        }),
+            out.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+            codec.compress_to_buffer(raw, out).map_err(|e| failed(&e)).map(drop)
+        })?,
         Compression::Deflate(level) => DEFLATE.with_borrow_mut(|slot| {
             let fresh = || {
                 let lvl = libdeflater::CompressionLvl::new(i32::from(level)).unwrap_or_default();
@@ -224,12 +244,13 @@ fn compress(raw: &[u8], compression: Compression) -> Result<Vec<u8>, EncodeError
                 *slot = Some(fresh());
             }
             let (_, codec) = slot.get_or_insert_with(fresh);
-            let mut out = vec![0; codec.zlib_compress_bound(raw.len())];
-            let n = codec.zlib_compress(raw, &mut out).map_err(|e| failed(&e))?;
+            out.resize(codec.zlib_compress_bound(raw.len()), 0);
+            let n = codec.zlib_compress(raw, out).map_err(|e| failed(&e))?;
             out.truncate(n);
-            Ok(out)
-        }),
+            Ok::<_, EncodeError>(())
+        })?,
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -252,8 +273,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for compression in [Compression::None, Compression::Deflate(1), Compression::Zstd(1), Compression::Zstd(3)] {
             let place = Place { grid: &GRID, epsg: 32633 };
-            let bytes =
-                encode_image(place, &["B02", "B<3"], &[("ITEM", "S2A & B")], &mut pixels(2), compression).unwrap();
+            let bytes = encode_image(place, &["B02", "B<3"], &[("ITEM", "S2A & B")], &pixels(2), compression).unwrap();
             let path = dir.path().join("chip.tif");
             std::fs::write(&path, &bytes).unwrap();
             let tif = Dataset::open(&path).unwrap();
@@ -290,7 +310,7 @@ mod tests {
     fn equal_input_gives_equal_bytes() {
         let make = || {
             let place = Place { grid: &GRID, epsg: 32633 };
-            encode_image(place, &["a", "b", "c"], &[], &mut pixels(3), Compression::Zstd(1)).unwrap()
+            encode_image(place, &["a", "b", "c"], &[], &pixels(3), Compression::Zstd(1)).unwrap()
         };
         assert_eq!(make(), make());
     }

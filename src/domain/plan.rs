@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::classes::ClassId;
 use super::grid::BadStep;
+use super::season::Seasons;
 use super::task::{Task, is_safe_run_id};
 
 /// Distinct unknown codes that are told apart; further ones are counted together.
@@ -60,6 +61,8 @@ pub struct PlanSettings {
     pub classes: BTreeMap<ClassId, String>,
     /// In which order tasks are published.
     pub order: Order,
+    /// Seasons that tasks draw their scenes from: those of one season are visited together.
+    pub seasons: Seasons,
     /// Partitions of the task topic.
     pub partitions: i32,
     /// Configured run id; `None`: derived from the plan.
@@ -139,8 +142,6 @@ pub struct PlannedTask {
     pub partition: i32,
     /// Parcels of the cell that are drawn.
     pub expected_chips: u64,
-    /// Place of the cell along the Hilbert curve.
-    pub hilbert: u64,
 }
 
 /// A class in the plan.

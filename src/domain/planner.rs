@@ -22,6 +22,7 @@ use super::plan::{
 };
 use super::rarest;
 use super::sampling::is_drawn;
+use super::sweep::Visit;
 use super::task::{SCHEMA, Task, fnv1a};
 
 /// What is known of one cell.
@@ -146,14 +147,15 @@ impl Planner {
             plan.target = self.target(plan);
         }
         let along = along_the_curve(&kept);
-        let mut tasks = self.lay_out(&along, &classes);
+        let mut tasks = self.number(&along, &classes);
         let run_id = self.settings.run_id.clone().unwrap_or_else(|| self.derive_run_id(&tasks));
         for planned in &mut tasks {
             planned.task.run_id = Some(run_id.clone());
         }
-        if self.settings.order == Order::Rarest {
-            tasks = self.rarest_first(tasks, &along, &classes);
-        }
+        let tasks = match self.settings.order {
+            Order::Space => self.swept(tasks, &along),
+            Order::Rarest => self.rarest_first(tasks, &along, &classes),
+        };
         let summary = PlanSummary {
             run_id,
             seed: self.settings.seed,
@@ -228,16 +230,14 @@ impl Planner {
         Ok((kept, BTreeMap::from([(FEW_PARCELS.to_owned(), few), (NO_CLASS.to_owned(), no_class)])))
     }
 
-    fn lay_out(&self, order: &[Placed<'_>], classes: &BTreeMap<ClassId, ClassPlan>) -> Vec<PlannedTask> {
-        let drawn: Vec<u64> = order.iter().map(|(_, _, t)| t.classes.iter().map(|c| c.drawn).sum()).collect();
-        let weights: Vec<u64> = drawn.iter().map(|n| n + partition::TASK_WEIGHT).collect();
-        let partitions = partition::split(&weights, self.settings.partitions);
+    /// Tasks numbered along the curve. The number decides a task's season and name, so it must not follow from the order
+    /// in which tasks are visited, which follows from the season.
+    fn number(&self, along: &[Placed<'_>], classes: &BTreeMap<ClassId, ClassPlan>) -> Vec<PlannedTask> {
         let sampling_probs: BTreeMap<ClassId, f64> =
             classes.iter().filter_map(|(c, p)| Some((*c, p.probability?))).collect();
         let target_samples: BTreeMap<ClassId, u64> =
             classes.iter().filter_map(|(c, p)| Some((*c, p.target?))).collect();
-        let numbered = order.iter().zip(drawn).zip(partitions).zip(1u64..);
-        let planned = numbered.map(|((((key, cell, tally), expected_chips), partition), task_id)| {
+        let planned = along.iter().zip(1u64..).map(|((_, cell, tally), task_id)| {
             let task = Task {
                 task_id,
                 bbox: self.grid.bbox(*cell),
@@ -251,9 +251,28 @@ impl Planner {
                 seed: Some(self.settings.seed),
                 attempt: 0,
             };
-            PlannedTask { task, partition, expected_chips, hilbert: *key }
+            PlannedTask { task, partition: 0, expected_chips: tally.classes.iter().map(|c| c.drawn).sum() }
         });
         planned.collect()
+    }
+
+    /// The same tasks in the order of [`Visit`], which the partitions cut into pieces.
+    fn swept(&self, tasks: Vec<PlannedTask>, along: &[Placed<'_>]) -> Vec<PlannedTask> {
+        let visit = |cell: Cell, task_id| {
+            let [w, s, e, n] = self.grid.bbox(cell);
+            let season = self.settings.seasons.draw_index(self.settings.seed, task_id);
+            Visit::of(cell, (w + e) / 2.0, (s + n) / 2.0, season)
+        };
+        let visits = tasks.into_iter().zip(along).map(|(t, (_, cell, _))| (visit(*cell, t.task.task_id), t));
+        let mut visits: Vec<(Visit, PlannedTask)> = visits.collect();
+        visits.sort_unstable_by_key(|(visit, planned)| (*visit, planned.task.task_id));
+        let weights: Vec<u64> = visits.iter().map(|(_, t)| t.expected_chips + partition::TASK_WEIGHT).collect();
+        let partitions = partition::split(&weights, self.settings.partitions);
+        visits
+            .into_iter()
+            .zip(partitions)
+            .map(|((_, planned), partition)| PlannedTask { partition, ..planned })
+            .collect()
     }
 
     /// The same tasks in the order of [`rarest`], dealt out to the partitions in turn.
@@ -263,7 +282,9 @@ impl Planner {
         along: &[Placed<'_>],
         classes: &BTreeMap<ClassId, ClassPlan>,
     ) -> Vec<PlannedTask> {
-        let Sampling::Balanced { conversion_rate, .. } = self.settings.sampling else { return tasks };
+        let Sampling::Balanced { conversion_rate, .. } = self.settings.sampling else {
+            return self.swept(tasks, along);
+        };
         let wanted = classes.iter().filter_map(|(class, plan)| Some((*class, plan.target? as f64 / conversion_rate)));
         let drawn = |(_, _, tally): &Placed<'_>| tally.classes.iter().map(|c| (c.class, c.drawn)).collect();
         let drawn: Vec<Vec<(ClassId, u64)>> = along.iter().map(drawn).collect();

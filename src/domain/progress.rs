@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::classes::ClassId;
+use super::outcome::Outcome;
 use super::plan_record::PlanState;
 use super::result::Status;
 use super::roster::Present;
-use super::tally::{Kept, Tally};
+use super::tally::Tally;
 
 /// Width of the window the current rates are taken over, milliseconds.
 pub const WINDOW_MS: u64 = 300_000;
@@ -42,6 +43,10 @@ pub struct ClassProgress {
     pub target: Option<u64>,
     /// `chips` of `target`.
     pub percent: Option<f64>,
+    /// Over the last [`WINDOW_MS`].
+    pub chips_per_s: f64,
+    /// Until the target, at the current rate; 0 when it is reached, `None` when it is not in sight.
+    pub eta_s: Option<u64>,
 }
 
 /// One worker.
@@ -126,14 +131,14 @@ pub struct Progress {
 impl Progress {
     /// Counts what `tally` shows at `now_ms`.
     pub fn of(tally: &Tally, now_ms: u64) -> Self {
-        let shown = tally.shown();
+        let shown: Vec<&Outcome> = tally.shown().into_iter().map(|(_, kept)| &**kept).collect();
         let plan = tally.shown_plan();
         let statuses = by_status(&shown);
         let sum = |which: fn(Status) -> bool| Status::ALL.into_iter().filter(|s| which(*s)).map(|s| statuses[&s]).sum();
         let done = count(shown.len());
         let tasks_planned = plan.map(|p| p.tasks);
         let rates = Rates::of(&shown, now_ms);
-        let classes = by_class(tally, &shown);
+        let classes = by_class(tally, &shown, rates.since);
         let left = tasks_planned.map(|tasks| tasks.saturating_sub(done));
         Self {
             run_id: tally.run().map(str::to_owned),
@@ -144,11 +149,11 @@ impl Progress {
             tasks_skipped: sum(Status::is_skip),
             tasks_failed: sum(Status::is_failure),
             complete: left == Some(0) && plan.is_some_and(|p| p.state == PlanState::Published),
-            chips: shown.iter().fold(0, |n, kept| n.saturating_add(kept.saved)),
+            chips: shown.iter().fold(0, |n, kept| n.saturating_add(kept.chips)),
             chips_target: total_target(&classes),
             percent: total_percent(&classes),
             classes,
-            failures: top(shown.iter().filter_map(|k| k.reason.as_deref()).map(|why| (why, 1))),
+            failures: top(shown.iter().filter_map(|k| k.kind.as_deref()).map(|why| (why, 1))),
             rejected: top(shown.iter().flat_map(|k| &k.rejected).map(|(why, n)| (&**why, *n))),
             workers: by_worker(&shown),
             presence: tally.present(now_ms),
@@ -164,7 +169,7 @@ impl Progress {
     }
 }
 
-fn by_status(shown: &[&Kept]) -> BTreeMap<Status, u64> {
+fn by_status(shown: &[&Outcome]) -> BTreeMap<Status, u64> {
     let mut counts: BTreeMap<_, _> = Status::ALL.into_iter().map(|s| (s, 0)).collect();
     for kept in shown {
         *counts.entry(kept.status).or_default() += 1;
@@ -172,11 +177,17 @@ fn by_status(shown: &[&Kept]) -> BTreeMap<Status, u64> {
     counts
 }
 
-fn by_class(tally: &Tally, shown: &[&Kept]) -> Vec<ClassProgress> {
-    let mut chips: BTreeMap<ClassId, u64> = BTreeMap::new();
-    for (class, n) in shown.iter().flat_map(|kept| &kept.chips) {
-        let known = chips.entry(*class).or_default();
-        *known = known.saturating_add(*n);
+fn by_class(tally: &Tally, shown: &[&Outcome], window: Window) -> Vec<ClassProgress> {
+    let (mut chips, mut recent): (BTreeMap<ClassId, u64>, BTreeMap<ClassId, u64>) = Default::default();
+    for kept in shown {
+        for (class, n) in &kept.per_class {
+            let known = chips.entry(*class).or_default();
+            *known = known.saturating_add(*n);
+            if window.holds(kept.when_ms) {
+                let known = recent.entry(*class).or_default();
+                *known = known.saturating_add(*n);
+            }
+        }
     }
     let targets = tally.shown_targets();
     let plan = tally.shown_plan();
@@ -187,6 +198,7 @@ fn by_class(tally: &Tally, shown: &[&Kept]) -> Vec<ClassProgress> {
     let line = |(class, chips): (ClassId, u64)| {
         let planned = plan.and_then(|p| p.classes.get(&class));
         let target = targets.get(&class).copied();
+        let chips_per_s = per_second(recent.get(&class).copied().unwrap_or(0), window.span_ms);
         ClassProgress {
             class,
             name: planned.map(|p| p.name.clone()).unwrap_or_default(),
@@ -196,6 +208,8 @@ fn by_class(tally: &Tally, shown: &[&Kept]) -> Vec<ClassProgress> {
             chips,
             target,
             percent: target.and_then(|target| percent(chips, target)),
+            chips_per_s,
+            eta_s: target.and_then(|target| eta(target.saturating_sub(chips), chips_per_s)),
         }
     };
     chips.into_iter().map(line).collect()
@@ -210,7 +224,7 @@ fn total_percent(classes: &[ClassProgress]) -> Option<f64> {
     percent(useful, total_target(classes)?)
 }
 
-fn by_worker(shown: &[&Kept]) -> Vec<WorkerProgress> {
+fn by_worker(shown: &[&Outcome]) -> Vec<WorkerProgress> {
     let mut workers: BTreeMap<&str, WorkerProgress> = BTreeMap::new();
     for kept in shown {
         let line = workers.entry(&kept.worker).or_insert_with(|| WorkerProgress {
@@ -223,7 +237,7 @@ fn by_worker(shown: &[&Kept]) -> Vec<WorkerProgress> {
         });
         line.tasks += 1;
         line.failed += u64::from(kept.status.is_failure());
-        line.chips = line.chips.saturating_add(kept.saved);
+        line.chips = line.chips.saturating_add(kept.chips);
         line.first_ms = line.first_ms.min(kept.when_ms);
         line.last_ms = line.last_ms.max(kept.when_ms);
     }
@@ -249,8 +263,22 @@ fn top<'a>(reasons: impl Iterator<Item = (&'a str, u64)>) -> Vec<Reason> {
     list
 }
 
+/// The time the current rates are taken over.
+#[derive(Clone, Copy)]
+struct Window {
+    from_ms: u64,
+    span_ms: u64,
+}
+
+impl Window {
+    fn holds(&self, when_ms: u64) -> bool {
+        when_ms > self.from_ms || self.from_ms == 0
+    }
+}
+
 /// Results over time.
 struct Rates {
+    since: Window,
     first_ms: Option<u64>,
     last_ms: Option<u64>,
     chips: f64,
@@ -259,21 +287,23 @@ struct Rates {
 }
 
 impl Rates {
-    fn of(shown: &[&Kept], now_ms: u64) -> Self {
+    fn of(shown: &[&Outcome], now_ms: u64) -> Self {
         let first_ms = shown.iter().map(|k| k.when_ms).min();
         let last_ms = shown.iter().map(|k| k.when_ms).max();
         let (Some(first), Some(last)) = (first_ms, last_ms) else {
-            return Self { first_ms, last_ms, chips: 0.0, tasks: 0.0, mean_chips: 0.0 };
+            let since = Window { from_ms: 0, span_ms: 0 };
+            return Self { since, first_ms, last_ms, chips: 0.0, tasks: 0.0, mean_chips: 0.0 };
         };
         // A worker's clock may be ahead of ours; its results are not in the future.
         let now = now_ms.max(last);
-        let from = now.saturating_sub(WINDOW_MS);
-        let recent = shown.iter().filter(|k| k.when_ms > from || from == 0);
-        let (tasks, chips) = recent.fold((0_u64, 0_u64), |(t, c), k| (t + 1, c.saturating_add(k.saved)));
-        let window = now - first.max(from);
-        let all = shown.iter().fold(0_u64, |n, kept| n.saturating_add(kept.saved));
+        let from_ms = now.saturating_sub(WINDOW_MS);
+        let since = Window { from_ms, span_ms: now - first.max(from_ms) };
+        let recent = shown.iter().filter(|k| since.holds(k.when_ms));
+        let (tasks, chips) = recent.fold((0_u64, 0_u64), |(t, c), k| (t + 1, c.saturating_add(k.chips)));
+        let all = shown.iter().fold(0_u64, |n, kept| n.saturating_add(kept.chips));
         let mean_chips = per_second(all, last - first);
-        Self { first_ms, last_ms, chips: per_second(chips, window), tasks: per_second(tasks, window), mean_chips }
+        let (chips, tasks) = (per_second(chips, since.span_ms), per_second(tasks, since.span_ms));
+        Self { since, first_ms, last_ms, chips, tasks, mean_chips }
     }
 }
 
@@ -344,6 +374,8 @@ mod tests {
         assert!((progress.chips_per_s - 100.0 / 300.0).abs() < 1e-9, "{}", progress.chips_per_s);
         assert!((progress.mean_chips_per_s - 200.0 / 3_869.0).abs() < 1e-9, "{}", progress.mean_chips_per_s);
         assert_eq!(progress.eta_s, Some(90), "3 tasks at one per 30 s");
+        let class = &progress.classes[0];
+        assert!((class.chips_per_s - 100.0 / 300.0).abs() < 1e-9, "{class:?}");
         let later = Progress::of(&tally, now + WINDOW_MS);
         assert_eq!((later.chips_per_s, later.eta_s), (0.0, None), "nothing for a whole window");
     }
@@ -366,6 +398,8 @@ mod tests {
         let progress = Progress::of(&tally, 9);
         let lines: Vec<_> = progress.classes.iter().map(|c| (c.class.get(), c.chips, c.target, c.percent)).collect();
         assert_eq!(lines, [(2, 60, Some(40), Some(150.0)), (3, 0, Some(10), Some(0.0))]);
+        let to_go: Vec<_> = progress.classes.iter().map(|c| c.eta_s).collect();
+        assert_eq!(to_go, [Some(0), None], "class 2 is filled, and nothing of class 3 comes");
         assert_eq!((progress.chips_target, progress.percent), (Some(50), Some(80.0)));
         assert_eq!((progress.tasks_planned, progress.eta_s, progress.complete), (None, None, false));
     }

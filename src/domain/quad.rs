@@ -148,7 +148,7 @@ mod tests {
         let near = |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).all(|(x, y)| (x - y).abs() < 1e-3);
         assert!(near(geocentric([0.0, 0.0]), [6_378_137.0, 0.0, 0.0]));
         assert!(near(geocentric([90.0, 0.0]), [0.0, 6_378_137.0, 0.0]));
-        assert!(near(geocentric([0.0, 90.0]), [0.0, 0.0, 6_356_752.3142]));
+        assert!(near(geocentric([0.0, 90.0]), [0.0, 0.0, 6_356_752.314]));
     }
 
     #[test]

@@ -145,12 +145,16 @@ impl Seasons {
 
     /// The season of a task: each is as likely as the others, and the same task always draws the same one.
     pub fn draw(&self, seed: u64, task_id: u64) -> &Season {
+        &self.all[self.draw_index(seed, task_id)]
+    }
+
+    /// Place of the drawn season in [`Seasons::all`].
+    pub fn draw_index(&self, seed: u64, task_id: u64) -> usize {
         let mut key = [0; 24];
         key[..8].copy_from_slice(b"season\0\0");
         key[8..16].copy_from_slice(&seed.to_le_bytes());
         key[16..].copy_from_slice(&task_id.to_le_bytes());
-        let at = self.fixed.unwrap_or_else(|| (mix(fnv1a(&key)) % self.all.len() as u64) as usize);
-        &self.all[at]
+        self.fixed.unwrap_or_else(|| (mix(fnv1a(&key)) % self.all.len() as u64) as usize)
     }
 
     /// What to search for a task, in order, until a step finds a scene (the original's order): the drawn season below

@@ -68,14 +68,14 @@ proptest! {
             (0..quads.len()).any(|j| splits[j] == of && SETTINGS.too_near(quads[i].gap(&quads[j])))
         };
         let mut wanted = drawn.clone();
-        for i in 0..quads.len() {
-            if matches!(drawn[i], Split::Val | Split::Train) && near(i, Split::Test, &drawn) {
+        for (i, split) in drawn.iter().enumerate() {
+            if matches!(split, Split::Val | Split::Train) && near(i, Split::Test, &drawn) {
                 wanted[i] = Split::Buffer;
             }
         }
         let vals = wanted.clone();
-        for i in 0..quads.len() {
-            if wanted[i] == Split::Train && near(i, Split::Val, &vals) {
+        for (i, split) in vals.iter().enumerate() {
+            if *split == Split::Train && near(i, Split::Val, &vals) {
                 wanted[i] = Split::Buffer;
             }
         }

@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
 use super::error::NodeError;
+use super::master::Bars;
+use super::monitor::Watch;
 use super::probes::Probes;
 use super::{master, monitor, parts, worker};
 use crate::adapters::broker::Broker;
@@ -34,16 +36,17 @@ pub async fn run(
     config: &Config,
     broker: Arc<dyn Broker>,
     drain: &CancellationToken,
-    exit_when_done: bool,
+    watch: Watch,
     probes: &Probes,
 ) -> Result<AllReport, NodeError> {
     // What cannot work is said before anything is started.
     parts::parcels(config, parts::classes(config)?)?;
     let store = parts::store(config)?;
     broker.create_topics(&parts::topics(config)).await?;
+    let bars = if monitor::takes_the_terminal(config) { Bars::Hidden } else { Bars::Shown };
     let (stop_worker, stop_monitor) = (drain.child_token(), drain.child_token());
     let planning = async {
-        let planned = master::run(config, broker.clone(), drain).await;
+        let planned = master::run(config, broker.clone(), bars, drain).await;
         // A directory of another run is the user's mistake, and he should hear of it before the first task.
         let planned = planned.and_then(|plan| store.bind(&plan.summary.run_id).map(|()| plan).map_err(Into::into));
         if planned.is_err() {
@@ -60,7 +63,7 @@ pub async fn run(
         worked
     };
     let watching = async {
-        let watched = monitor::run(config, broker.clone(), &stop_monitor, exit_when_done).await;
+        let watched = monitor::run(config, broker.clone(), &stop_monitor, watch).await;
         stop_worker.cancel();
         watched
     };

@@ -9,14 +9,18 @@ use std::process::ExitCode;
 use super::cli::{Action, Invocation, Role, TopicsAction};
 use super::config::{Config, Need, process_env};
 use super::error::NodeError;
+use super::log_tap::LogTap;
+use super::master::Bars;
+use super::monitor::Watch;
 use super::probes::Probes;
 use super::topics::{Consent, TopicsCommand};
 use super::{
-    all, dataset, demo, dlq, group, master, metrics_http, monitor, parts, plan, shutdown, telemetry, topics, verify,
-    worker,
+    all, dataset, demo, dlq, group, master, metrics_http, monitor, parts, plan, report, shutdown, telemetry, topics,
+    verify, worker,
 };
 use crate::adapters::finished::rejections::Failures;
 use crate::demo::server::DemoServer;
+use crate::domain::progress::Progress;
 
 /// Runs one command to its end.
 pub fn main(invocation: Invocation) -> ExitCode {
@@ -34,7 +38,7 @@ fn start(invocation: Invocation) -> Result<(), NodeError> {
     crate::adapters::failpoint::arm();
     let Invocation { files, sets, action } = invocation;
     let config = Config::load(&files, process_env(), &sets)?;
-    telemetry::init(&config.log).map_err(|e| NodeError::Setting { key: "log.filter", why: e.to_string() })?;
+    let log = telemetry::init(&config.log).map_err(|e| NodeError::Setting { key: "log.filter", why: e.to_string() })?;
     crate::adapters::crs::log_gdal_errors();
     match &action {
         Action::Config { explain } => return show_config(&config, *explain),
@@ -52,7 +56,7 @@ fn start(invocation: Invocation) -> Result<(), NodeError> {
         )]
         builder.enable_all().worker_threads(2).thread_name("reactor").build().expect("a thread for the reactor")
     };
-    actix::System::with_tokio_rt(runtime).block_on(run(config, files, sets, action))
+    actix::System::with_tokio_rt(runtime).block_on(run(config, log, files, sets, action))
 }
 
 fn show_config(config: &Config, explain: bool) -> Result<(), NodeError> {
@@ -63,19 +67,20 @@ fn show_config(config: &Config, explain: bool) -> Result<(), NodeError> {
 
 async fn run(
     config: Config,
+    log: LogTap,
     files: Vec<std::path::PathBuf>,
     sets: Vec<String>,
     action: Action,
 ) -> Result<(), NodeError> {
     let drain = shutdown::watch()?;
     match action {
-        Action::Role { role, exit_when_done } => play(&config, role, exit_when_done, &drain).await,
-        Action::Demo(asked) => demo::run(&asked, &files, &sets, &drain).await,
+        Action::Role { role, exit_when_done } => play(&config, log, role, exit_when_done, &drain).await,
+        Action::Demo(asked) => demo::run(&asked, &files, &sets, log, &drain).await,
         Action::Plan { json } => {
             config.require(&[Need::Parcels])?;
             let classes = parts::classes(&config)?;
             let source = parts::parcels(&config, classes.clone())?;
-            let made = master::plan(&config, source, &classes, &drain).await?;
+            let made = master::plan(&config, source, &classes, Bars::Shown, &drain).await?;
             let mut out = std::io::stdout().lock();
             let shown = if json {
                 plan::as_json(&made).map_err(Into::into).and_then(|json| writeln!(out, "{json}"))
@@ -111,6 +116,7 @@ async fn run(
             let consent = Consent::from_terminal(asked.yes, &mut answers);
             dlq::run(&asked, &*broker, &config.kafka.dlq_topic, consent, &mut std::io::stdout()).await
         }
+        Action::Report(asked) => report::run(&asked, &config).await,
         Action::Serve(asked) => {
             let server = DemoServer::start(&asked.dir, asked.listen).await?;
             super::say(&format!("{} items at {}", server.items(), server.url()));
@@ -133,6 +139,7 @@ async fn run(
 
 async fn play(
     config: &Config,
+    log: LogTap,
     role: Role,
     exit_when_done: bool,
     drain: &tokio_util::sync::CancellationToken,
@@ -169,11 +176,25 @@ async fn play(
     }
     match role {
         Role::Master => {
-            let plan = master::run(config, broker, drain).await?;
+            let plan = master::run(config, broker, Bars::Shown, drain).await?;
             plan::print_plan(&plan, &mut std::io::stdout()).map_err(NodeError::system("writing the plan"))
         }
         Role::Worker => worker::run(config, broker, drain, exit_when_done, &probes).await.map(drop),
-        Role::Monitor => monitor::run(config, broker, drain, exit_when_done).await.map(drop),
-        Role::All => all::run(config, broker, drain, exit_when_done, &probes).await.map(drop),
+        Role::Monitor => {
+            let watch = Watch { exit_when_done, alone: true, log, probes };
+            monitor::run(config, broker, drain, watch).await.map(|progress| say_next(config, &progress))
+        }
+        Role::All => {
+            let watch = Watch { exit_when_done, alone: false, log, probes: probes.clone() };
+            all::run(config, broker, drain, watch, &probes).await.map(|report| say_next(config, &report.progress))
+        }
+    }
+}
+
+/// After the last task there is one thing left to do.
+fn say_next(config: &Config, progress: &Progress) {
+    if progress.complete {
+        let command = format!("node dataset finish {}", config.output.dir.display());
+        tracing::info!(command, "the run is complete; this makes the dataset ready for training");
     }
 }

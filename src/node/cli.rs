@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub use super::cli_dataset::{Dataset, DatasetAction, ExportFormat};
-use super::config::LogFormat;
+use super::config::{LogFormat, Ui};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,6 +66,8 @@ pub enum Action {
     Verify(Verify),
     /// `dataset`
     Dataset(Dataset),
+    /// `report`
+    Report(Report),
     /// `config`
     Config {
         /// Whether to say where each value came from.
@@ -207,6 +209,21 @@ pub struct Verify {
     pub quick: bool,
 }
 
+/// Options of `node report`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[group(skip)]
+pub struct Report {
+    /// The dataset: the directory with images/ and masks/
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// File to write
+    #[arg(long, value_name = "FILE", default_value = "report.html")]
+    pub out: PathBuf,
+    /// Which run, when the directory holds several
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+}
+
 #[derive(Debug, Parser)]
 #[command(
     name = "node",
@@ -227,6 +244,9 @@ struct Cli {
     /// End when the work is done
     #[arg(long)]
     exit_when_done: bool,
+    /// How the monitor shows itself (monitor.ui)
+    #[arg(long, value_enum)]
+    ui: Option<Ui>,
     #[command(flatten)]
     common: Common,
     #[command(subcommand)]
@@ -304,6 +324,13 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// A run as one HTML file: classes, map, throughput, failures, sample chips
+    Report {
+        #[command(flatten)]
+        report: Report,
+        #[command(flatten)]
+        common: Common,
+    },
     /// The effective configuration
     Config {
         /// Say where each value came from
@@ -327,8 +354,8 @@ impl Invocation {
         let cli = Cli::try_parse_from(args)?;
         let (action, inner) = match (cli.role, cli.command) {
             (Some(_), Some(_)) => return Err(usage("--role and a subcommand cannot be used together")),
-            (None, Some(_)) if cli.worker_id.is_some() || cli.exit_when_done => {
-                return Err(usage("--worker-id and --exit-when-done go with --role, not with a subcommand"));
+            (None, Some(_)) if cli.worker_id.is_some() || cli.exit_when_done || cli.ui.is_some() => {
+                return Err(usage("--worker-id, --exit-when-done and --ui go with --role, not with a subcommand"));
             }
             (None, None) => return Err(usage("what should the node do? give --role, or a subcommand")),
             (Some(role), None) => (Action::Role { role, exit_when_done: cli.exit_when_done }, Common::default()),
@@ -336,6 +363,7 @@ impl Invocation {
         };
         let mut sets = [cli.common.set, inner.set].concat();
         sets.extend(inner.log.or(cli.common.log).map(|format| format!("log.format={}", word(format))));
+        sets.extend(cli.ui.and_then(|ui| ui.to_possible_value()).map(|ui| format!("monitor.ui={}", ui.get_name())));
         sets.extend(cli.worker_id.map(|id| format!("worker.id={id}")));
         Ok(Self { files: [cli.common.config, inner.config].concat(), sets, action })
     }
@@ -352,6 +380,7 @@ impl Command {
             Self::Serve { serve, common } => (Action::Serve(serve), common),
             Self::Verify { verify, common } => (Action::Verify(verify), common),
             Self::Dataset { dataset, common } => (Action::Dataset(dataset), common),
+            Self::Report { report, common } => (Action::Report(report), common),
             Self::Config { explain, common } => (Action::Config { explain }, common),
         }
     }

@@ -21,6 +21,7 @@ fn roles_need_no_subcommand() {
         ok("node --role worker --config a.toml --config b.toml --set grid.step=0.1 --worker-id 7 --exit-when-done");
     assert_eq!(all.files, [PathBuf::from("a.toml"), PathBuf::from("b.toml")]);
     assert_eq!(all.sets, ["grid.step=0.1", "worker.id=7"]);
+    assert_eq!(ok("node --role monitor --ui tui").sets, ["monitor.ui=tui"]);
     assert_eq!(all.action, Action::Role { role: Role::Worker, exit_when_done: true });
     for role in ["master", "monitor", "all"] {
         ok(&format!("node --role {role}"));
@@ -78,6 +79,8 @@ fn wrong_usage_ends_with_2() {
         "node --role",
         "node --role boss",
         "node --role all plan",
+        "node --ui log plan",
+        "node --role monitor --ui web",
         "node --worker-id 3",
         "node --worker-id 3 plan",
         "node --exit-when-done",

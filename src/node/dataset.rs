@@ -99,6 +99,9 @@ struct Parcels {
     run: String,
 }
 
+/// A task's record, and the corners of its chips in degrees.
+type Placed = (Manifest, Vec<[[f64; 2]; 4]>);
+
 struct Work<'a> {
     config: &'a Config,
     dir: &'a Path,
@@ -214,7 +217,7 @@ impl<'a> Work<'a> {
         let id = self.manifests.runs().join("+");
         let shared =
             catalog::Shared { root: self.dir, id: &id, classes: &self.classes, bands: &bands, item_href: &href };
-        let read = |at| -> Result<(Manifest, Vec<[[f64; 2]; 4]>), FinishError> {
+        let read = |at| -> Result<Placed, FinishError> {
             let (manifest, mut zones) = (self.manifests.read(at)?, Corners::default());
             let corners = manifest.chips.iter().map(|chip| zones.of(chip)).collect::<Result<Vec<_>, _>>()?;
             if stac && !manifest.chips.is_empty() {
@@ -301,7 +304,7 @@ fn plan(config: &Config, classes: &Arc<ClassTable>, manifests: &Manifests) -> Re
         return Ok(None);
     }
     let source = parts::parcels(config, classes.clone())?;
-    let mut planner = Planner::new(master::settings(config, &*source, classes))?;
+    let mut planner = Planner::new(master::settings(config, &*source, classes)?)?;
     source.scan(&mut |row| planner.add(row), &mut |_| ControlFlow::Continue(()))?;
     let plan = planner.finish()?;
     let run = plan.summary.run_id.clone();

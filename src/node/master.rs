@@ -37,18 +37,32 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 /// Batches of parcels on their way from the scan to the planner.
 const BATCHES: usize = 4;
 
+/// Whether a master draws its progress bars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bars {
+    /// On a terminal; elsewhere the log says how far it is.
+    Shown,
+    /// Somebody else has the terminal: the log says it.
+    Hidden,
+}
+
 /// Plans and publishes.
 ///
 /// # Errors
 /// Unusable parcels or plan; a broker that refuses; a signal.
-pub async fn run(config: &Config, broker: Arc<dyn Broker>, drain: &CancellationToken) -> Result<Plan, NodeError> {
+pub async fn run(
+    config: &Config,
+    broker: Arc<dyn Broker>,
+    bars: Bars,
+    drain: &CancellationToken,
+) -> Result<Plan, NodeError> {
     let classes = parts::classes(config)?;
     let source = parts::parcels(config, classes.clone())?;
-    let plan = Arc::new(plan(config, source, &classes, drain).await?);
+    let plan = Arc::new(plan(config, source, &classes, bars, drain).await?);
     for (topic, outcome) in broker.create_topics(&parts::topics(config)).await? {
         tracing::debug!(topic, ?outcome, "topic");
     }
-    publish(config, broker, &plan, &classes, drain).await?;
+    publish(config, broker, &plan, &classes, bars, drain).await?;
     Ok(Arc::unwrap_or_clone(plan))
 }
 
@@ -60,13 +74,14 @@ pub async fn plan(
     config: &Config,
     source: Arc<dyn ParcelSource>,
     classes: &ClassTable,
+    bars: Bars,
     drain: &CancellationToken,
 ) -> Result<Plan, NodeError> {
-    let planner = Planner::new(settings(config, &*source, classes))?;
+    let planner = Planner::new(settings(config, &*source, classes)?)?;
     let stage = Planning::new(planner).start();
     let lane: Lane<ParcelsScanned> = Lane::new("planner", BATCHES, stage.clone().recipient());
     let end: Lane<ScanEnded> = Lane::new("planner", 1, stage.recipient());
-    let bar = bar("reading parcels");
+    let bar = bar("reading parcels", bars);
     let (shown, stop, reactor) = (bar.clone(), drain.clone(), tokio::runtime::Handle::current());
     let scan = move || scan(&*source, &lane, &shown, &stop, &reactor);
     let rows = match tokio::task::spawn_blocking(scan).await {
@@ -113,7 +128,11 @@ fn scan(
 }
 
 /// What decides the plan, out of the configuration.
-pub(super) fn settings(config: &Config, source: &dyn ParcelSource, classes: &ClassTable) -> PlanSettings {
+pub(super) fn settings(
+    config: &Config,
+    source: &dyn ParcelSource,
+    classes: &ClassTable,
+) -> Result<PlanSettings, NodeError> {
     let sampling = match config.sampling.mode {
         SamplingMode::Basic => Sampling::Basic,
         SamplingMode::Balanced => Sampling::Balanced {
@@ -134,7 +153,7 @@ pub(super) fn settings(config: &Config, source: &dyn ParcelSource, classes: &Cla
         ],
         "chips": config.chips,
     });
-    PlanSettings {
+    Ok(PlanSettings {
         seed: config.run.seed,
         step: config.grid.step,
         min_parcels: config.grid.min_parcels,
@@ -144,10 +163,11 @@ pub(super) fn settings(config: &Config, source: &dyn ParcelSource, classes: &Cla
             CellOrder::Space => Order::Space,
             CellOrder::Rarest => Order::Rarest,
         },
+        seasons: parts::seasons(config)?,
         partitions: config.kafka.partitions,
         run_id: config.run.id().map(str::to_owned),
         context: decisive.to_string(),
-    }
+    })
 }
 
 async fn publish(
@@ -155,6 +175,7 @@ async fn publish(
     broker: Arc<dyn Broker>,
     plan: &Arc<Plan>,
     classes: &ClassTable,
+    bars: Bars,
     drain: &CancellationToken,
 ) -> Result<(), NodeError> {
     let run = &plan.summary.run_id;
@@ -163,7 +184,7 @@ async fn publish(
     if !already.is_empty() {
         tracing::info!(run, "{} of {} tasks were published before", already.len(), plan.summary.tasks);
     }
-    let bar = bar("publishing tasks");
+    let bar = bar("publishing tasks", bars);
     bar.set_length(plan.summary.tasks - already.len() as u64);
     let published = Arc::new(AtomicU64::new(0));
     let (planned, before) = (plan.summary.tasks as f64, already.len() as u64);
@@ -255,8 +276,12 @@ async fn published(config: &Config, broker: &dyn Broker, run: &str) -> Result<Ha
 }
 
 /// A progress bar on a terminal; nothing elsewhere (the log says what matters).
-fn bar(what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(0).with_message(what);
+fn bar(what: &'static str, bars: Bars) -> ProgressBar {
+    let bar = match bars {
+        Bars::Shown => ProgressBar::new(0),
+        Bars::Hidden => ProgressBar::hidden(),
+    };
+    let bar = bar.with_message(what);
     let style = ProgressStyle::with_template("{msg:18} {wide_bar} {human_pos}/{human_len}  {per_sec}  {eta}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar

@@ -12,6 +12,7 @@ pub mod dlq;
 pub mod error;
 pub mod group;
 pub mod instruments;
+pub mod log_tap;
 pub mod master;
 pub mod metrics_http;
 pub mod monitor;
@@ -21,13 +22,17 @@ pub mod plan;
 pub mod probes;
 pub mod pulse;
 pub mod quota;
+pub mod report;
+mod report_page;
 mod road;
 pub mod run_gauges;
 pub mod shutdown;
 pub mod table;
 pub mod telemetry;
 pub mod topics;
+pub mod tui;
 pub mod verify;
+pub mod web;
 pub mod worker;
 
 /// A line on standard output; a closed pipe is no reason to stop.

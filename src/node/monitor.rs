@@ -1,8 +1,9 @@
 //! The monitor: reads all results from the beginning and shows how far the run is.
 //!
 //! Contract: its state is a function of what the topics hold, so it may be stopped and started at any
-//! time. All it writes to the broker is how many chips each class has ([`super::quota`]). With `exit_when_done` it ends when every planned task has a result:
-//! 0 if none failed, else 1.
+//! time. All it writes to the broker is how many chips each class has ([`super::quota`]). With `exit_when_done`
+//! it ends when every planned task has a result: 0 if none failed, else 1. The tasks topic is read too: it is the only
+//! place that says where waiting cells are.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
@@ -14,17 +15,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, LogFormat, Ui};
 use super::error::NodeError;
-use super::monitor_view::{Lag, Style, json, one_line, page, summary};
+use super::log_tap::LogTap;
+use super::monitor_view::{Lag, Style, json, one_line, summary};
+use super::probes::Probes;
 use super::quota::Herald;
 use super::run_gauges;
+use super::tui::{Scene, Tui, Wish};
+use super::web::{Moment, Web};
 use crate::actors::lane::Lane;
-use crate::actors::tallier::{AskProgress, BeatArrived, PlanArrived, ResultArrived, Tallier};
+use crate::actors::tallier::{AskView, BeatArrived, PlanArrived, ResultArrived, Tallier, TaskSeen};
 use crate::adapters::broker::{Broker, ReadEvent};
 use crate::domain::progress::Progress;
 use crate::domain::quota::QuotaRecord;
+use crate::domain::view::View;
 
-/// Results on their way to the tally.
+/// Messages of each kind on their way to the tally.
 const RESULTS: usize = 256;
+const PLANS: usize = 16;
 
 /// Shortest time between two views, and longest between two looks at whether the run is complete.
 const SHORTEST: Duration = Duration::from_millis(200);
@@ -32,27 +39,92 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How the view is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum View {
-    /// A page that is drawn over the last one.
-    Page,
+enum Face {
     /// One line at a time.
     Lines,
     /// One JSON object at a time.
     Json,
     /// Only the summary.
     Quiet,
+    /// The whole terminal.
+    Full,
 }
 
-impl View {
+impl Face {
     fn of(config: &Config) -> Self {
+        let full = || {
+            let capable = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
+            capable && std::io::stdout().is_terminal() && std::io::stdin().is_terminal()
+        };
         match config.monitor.ui {
+            Ui::Tui if full() => Self::Full,
             Ui::Json => Self::Json,
             Ui::None => Self::Quiet,
             Ui::Log => Self::Lines,
-            Ui::Tui | Ui::Auto if config.log.format == LogFormat::Json => Self::Json,
-            Ui::Tui | Ui::Auto if std::io::stdout().is_terminal() => Self::Page,
+            Ui::Auto if config.log.format == LogFormat::Json => Self::Json,
+            Ui::Auto if full() => Self::Full,
             Ui::Tui | Ui::Auto => Self::Lines,
         }
+    }
+}
+
+/// Whether the monitor will take the whole terminal, so that nobody else may draw on it.
+pub fn takes_the_terminal(config: &Config) -> bool {
+    Face::of(config) == Face::Full
+}
+
+/// How a monitor is to behave.
+#[derive(Clone)]
+pub struct Watch {
+    /// End when the run is complete.
+    pub exit_when_done: bool,
+    /// Whether leaving the screen stops nothing but the monitor.
+    pub alone: bool,
+    /// Holds the log back while the screen is full.
+    pub log: LogTap,
+    /// What the page's address tells of the node itself.
+    pub probes: Probes,
+}
+
+/// The lanes to the tally.
+struct Tallying {
+    results: Lane<ResultArrived>,
+    tasks: Lane<TaskSeen>,
+    plans: Lane<PlanArrived>,
+    beats: Lane<BeatArrived>,
+    asks: Lane<AskView>,
+}
+
+impl Tallying {
+    fn start(config: &Config) -> Self {
+        let tallier = Tallier::new(config.run.id()).start();
+        Self {
+            results: Lane::new("tally", RESULTS, tallier.clone().recipient()),
+            tasks: Lane::new("tally", RESULTS, tallier.clone().recipient()),
+            plans: Lane::new("tally", PLANS, tallier.clone().recipient()),
+            beats: Lane::new("tally", PLANS, tallier.clone().recipient()),
+            asks: Lane::new("tally", 1, tallier.recipient()),
+        }
+    }
+
+    /// Passes one record on.
+    async fn feed(&self, config: &Config, record: crate::adapters::broker::ReadRecord) {
+        let (payload, seen_ms) = (record.payload, u64::try_from(record.timestamp_ms).unwrap_or(0));
+        if *record.topic == *config.kafka.results_topic {
+            self.results.send(ResultArrived { payload, seen_ms }).await;
+        } else if *record.topic == *config.kafka.tasks_topic {
+            self.tasks.send(TaskSeen { payload }).await;
+        } else if *record.topic == *config.kafka.status_topic {
+            self.beats.send(BeatArrived { payload, seen_ms }).await;
+        } else if !record.key.as_deref().is_some_and(QuotaRecord::is_key) {
+            self.plans.send(PlanArrived { payload }).await;
+        }
+    }
+
+    async fn view(&self) -> Result<View, NodeError> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(AskView { now_ms: now_ms(), reply }).await;
+        answer.await.map_err(|_| NodeError::Stopped("counting the results panicked".into()))
     }
 }
 
@@ -64,18 +136,16 @@ pub async fn run(
     config: &Config,
     broker: Arc<dyn Broker>,
     drain: &CancellationToken,
-    exit_when_done: bool,
+    watch: Watch,
 ) -> Result<Progress, NodeError> {
-    let tallier = Tallier::new(config.run.id()).start();
-    let results: Lane<ResultArrived> = Lane::new("tally", RESULTS, tallier.clone().recipient());
-    let plans: Lane<PlanArrived> = Lane::new("tally", 16, tallier.clone().recipient());
-    let beats: Lane<BeatArrived> = Lane::new("tally", 16, tallier.clone().recipient());
-    let asks: Lane<AskProgress> = Lane::new("tally", 1, tallier.recipient());
+    let exit_when_done = watch.exit_when_done;
+    let tally = Tallying::start(config);
     let kafka = &config.kafka;
-    let topics = [kafka.results_topic.as_str(), kafka.control_topic.as_str(), kafka.status_topic.as_str()];
+    let topics = [&kafka.results_topic, &kafka.control_topic, &kafka.tasks_topic, &kafka.status_topic];
+    let topics = topics.map(String::as_str);
     let mut events = broker.read(&topics).await?;
-    let (view, style) = (View::of(config), Style::of(std::io::stdout().is_terminal(), |v| std::env::var(v).ok()));
-    let mut screen = Screen { view, style, lines: 0 };
+    let web = Web::start(config, &watch.probes).await?;
+    let mut screen = Screen::new(config, watch);
     let mut ticks = tokio::time::interval(config.monitor.interval.clamp(SHORTEST, LOOK));
     let mut drawn: Option<Instant> = None;
     let (mut herald, mut caught_up) = (Herald::default(), false);
@@ -84,33 +154,43 @@ pub async fn run(
         tokio::select! {
             () = drain.cancelled() => break,
             event = events.recv() => match event {
-                Some(ReadEvent::CaughtUp) => {
-                    tracing::debug!("everything that was there has been read");
-                    caught_up = true;
-                }
-                Some(event) => feed(config, event, &results, &plans, &beats).await?,
+                Some(ReadEvent::Record(record)) => tally.feed(config, record).await,
+                // What is known now is shown now.
+                Some(ReadEvent::CaughtUp) => (caught_up, drawn) = (true, None),
+                Some(ReadEvent::Failed(error)) => return Err(error.into()),
                 None => return Err(NodeError::Stopped("reading the results has ended".into())),
             },
+            wish = screen.wish() => match wish {
+                Wish::Redraw => screen.redraw(),
+                Wish::Quit => break,
+            },
             _ = ticks.tick() => {
-                let progress = ask(&asks).await?;
+                let view = tally.view().await?;
+                let complete = view.progress.complete;
                 if caught_up && config.sampling.stop_when_filled {
-                    herald.say(config, &*broker, &progress).await;
+                    herald.say(config, &*broker, &view.progress).await;
                 }
-                if drawn.is_none_or(|at| at.elapsed() + SHORTEST / 2 >= config.monitor.interval) {
+                let due = drawn.is_none_or(|at| at.elapsed() + SHORTEST / 2 >= config.monitor.interval);
+                let lag = if due { lag(config, &*broker).await } else { None };
+                screen.show(Sight { view: view.clone(), lag: lag.clone(), caught_up }, due);
+                if due {
                     drawn = Some(Instant::now());
-                    let lag = lag(config, &*broker).await;
-                    run_gauges::record(&progress, lag.as_deref());
-                    screen.draw(&progress, lag.as_deref());
+                    run_gauges::record(&view.progress, lag.as_deref());
+                    web.show(Moment::new(view, lag, caught_up));
                 }
-                if exit_when_done && progress.complete {
+                if exit_when_done && complete {
                     break;
                 }
             }
         }
     }
-    let progress = ask(&asks).await?;
-    screen.finish(&progress);
-    match &progress {
+    let view = tally.view().await?;
+    screen.finish(&view.progress);
+    verdict(view.progress, exit_when_done)
+}
+
+fn verdict(progress: Progress, exit_when_done: bool) -> Result<Progress, NodeError> {
+    match progress {
         p if exit_when_done && !p.complete => Err(NodeError::Incomplete(format!(
             "stopped before the run was complete: {} of {} tasks have a result",
             p.tasks_done,
@@ -119,40 +199,12 @@ pub async fn run(
         p if exit_when_done && p.tasks_failed > 0 => {
             Err(NodeError::Incomplete(format!("{} of {} tasks failed; see above", p.tasks_failed, p.tasks_done)))
         }
-        _ => Ok(progress),
+        p => Ok(p),
     }
 }
 
-/// Passes one event on to the tally.
-async fn feed(
-    config: &Config,
-    event: ReadEvent,
-    results: &Lane<ResultArrived>,
-    plans: &Lane<PlanArrived>,
-    beats: &Lane<BeatArrived>,
-) -> Result<(), NodeError> {
-    match event {
-        ReadEvent::Record(record) if *record.topic == *config.kafka.results_topic => {
-            let seen_ms = u64::try_from(record.timestamp_ms).unwrap_or(0);
-            results.send(ResultArrived { payload: record.payload, seen_ms }).await;
-        }
-        ReadEvent::Record(record) if *record.topic == *config.kafka.status_topic => {
-            let seen_ms = u64::try_from(record.timestamp_ms).unwrap_or(0);
-            beats.send(BeatArrived { payload: record.payload, seen_ms }).await;
-        }
-        ReadEvent::Record(record) if record.key.as_deref().is_some_and(QuotaRecord::is_key) => {}
-        ReadEvent::Record(record) => plans.send(PlanArrived { payload: record.payload }).await,
-        ReadEvent::CaughtUp => {}
-        ReadEvent::Failed(error) => return Err(error.into()),
-    }
-    Ok(())
-}
-
-async fn ask(asks: &Lane<AskProgress>) -> Result<Progress, NodeError> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-    let (reply, answer) = oneshot::channel();
-    asks.send(AskProgress { now_ms: now, reply }).await;
-    answer.await.map_err(|_| NodeError::Stopped("counting the results panicked".into()))
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// How far the workers are behind; `None` when the broker cannot say just now.
@@ -163,35 +215,72 @@ async fn lag(config: &Config, broker: &dyn Broker) -> Option<Vec<Lag>> {
     Some(lags.iter().map(|l| Lag { partition: l.partition, behind: l.lag() }).collect())
 }
 
+/// What there is to see.
+struct Sight {
+    view: View,
+    lag: Option<Vec<Lag>>,
+    caught_up: bool,
+}
+
 /// Draws on standard output.
 struct Screen {
-    view: View,
+    face: Face,
     style: Style,
-    lines: usize,
+    /// The full screen, while it is up.
+    tui: Option<Tui>,
+    seen: Option<Sight>,
 }
 
 impl Screen {
-    fn draw(&mut self, progress: &Progress, lag: Option<&[Lag]>) {
-        let text = match self.view {
-            View::Page => {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-                let text = page(progress, lag, now, self.style);
-                let over = if self.lines > 0 { format!("\x1b[{}A\x1b[J", self.lines) } else { String::new() };
-                self.lines = text.lines().count();
-                over + &text
-            }
-            View::Lines => one_line(progress, lag) + "\n",
-            View::Json => json(progress, lag).unwrap_or_default() + "\n",
-            View::Quiet => return,
-        };
-        write(&text);
+    fn new(config: &Config, watch: Watch) -> Self {
+        let style = Style::of(std::io::stdout().is_terminal(), |v| std::env::var(v).ok());
+        let face = Face::of(config);
+        let tui = (face == Face::Full).then(|| Tui::start(watch.log, watch.alone));
+        let tui = tui.transpose().unwrap_or_else(|error| {
+            tracing::warn!("this terminal cannot show a full screen ({error}); monitor.ui = \"log\" instead");
+            None
+        });
+        let face = if face == Face::Full && tui.is_none() { Face::Lines } else { face };
+        Self { face, style, tui, seen: None }
     }
 
-    fn finish(&mut self, progress: &Progress) {
-        let over = if self.lines > 0 { format!("\x1b[{}A\x1b[J", self.lines) } else { String::new() };
-        match self.view {
-            View::Json => write(&(json(progress, None).unwrap_or_default() + "\n")),
-            _ => write(&(over + &summary(progress, self.style))),
+    /// What the user wants; without a full screen nothing, ever.
+    async fn wish(&mut self) -> Wish {
+        match &mut self.tui {
+            Some(tui) => tui.wish().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Shows another moment: the full screen at once, the others when one is due. A lag that was not asked for is the last.
+    fn show(&mut self, mut sight: Sight, due: bool) {
+        let progress = &sight.view.progress;
+        match self.face {
+            Face::Lines if due => write(&(one_line(progress, sight.lag.as_deref()) + "\n")),
+            Face::Json if due => write(&(json(progress, sight.lag.as_deref()).unwrap_or_default() + "\n")),
+            Face::Full if !self.tui.as_ref().is_some_and(Tui::is_paused) => {
+                if !due {
+                    sight.lag = self.seen.take().and_then(|seen| seen.lag);
+                }
+                self.seen = Some(sight);
+                self.redraw();
+            }
+            _ => {}
+        }
+    }
+
+    fn redraw(&mut self) {
+        if let (Some(tui), Some(Sight { view, lag, caught_up })) = (&mut self.tui, &self.seen) {
+            tui.draw(&Scene { view, lag: lag.as_deref(), caught_up: *caught_up, style: self.style });
+        }
+    }
+
+    fn finish(mut self, progress: &Progress) {
+        // The terminal comes back first, then what is to stay on it.
+        self.tui = None;
+        match self.face {
+            Face::Json => write(&(json(progress, None).unwrap_or_default() + "\n")),
+            _ => write(&summary(progress, self.style)),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The monitor in plain text: a page, one line, and the final summary as text and JSON.
+//! The monitor in plain text: one line, and the final summary as text and JSON.
 //!
-//! Contract: pure functions into text; a page is at most [`WIDTH`] characters wide (colour codes not
+//! Contract: pure functions into text; a summary is at most [`WIDTH`] characters wide (colour codes not
 //! counted) and ends with a line break. Texts of other machines were cleaned by the tally, and the plan's
 //! are cleaned here: nothing from outside can steer the terminal.
 //! Trap: bars count what is useful (at most the target), percents what is there (above 100 is possible).
@@ -15,14 +15,14 @@ use crate::domain::roster::Presence;
 /// Widest line, characters.
 pub const WIDTH: usize = 80;
 
-/// Workers shown on a page; the others are summed up in one line.
+/// Workers in the summary; the others are summed up in one line.
 const MAX_WORKER_LINES: usize = 16;
 /// Partitions named in the lag line.
 const MAX_LAG: usize = 4;
 const CLASS_BAR: usize = 26;
 const TASK_BAR: usize = 30;
 
-/// How a page may be drawn.
+/// How a summary may be drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Style {
     /// 24-bit colours.
@@ -52,29 +52,7 @@ pub struct Lag {
     pub behind: u64,
 }
 
-/// A page for people. `lag`: `None` when there is no group to ask.
-pub fn page(progress: &Progress, lag: Option<&[Lag]>, now_ms: u64, style: Style) -> String {
-    let mut out = String::new();
-    header(&mut out, progress, now_ms);
-    tasks(&mut out, progress, style);
-    chips(&mut out, progress);
-    classes(&mut out, &progress.classes, style);
-    reasons(&mut out, "failed", &progress.failures);
-    reasons(&mut out, "no chip", &progress.rejected);
-    workers(&mut out, &progress.workers, now_ms);
-    let here = presence(progress, |_| true);
-    if !here.is_empty() {
-        line(&mut out, "");
-        line(&mut out, &format!("workers   {here}"));
-    }
-    if let Some(lag) = lag {
-        line(&mut out, "");
-        line(&mut out, &format!("lag       {}", lag_words(lag)));
-    }
-    out
-}
-
-/// The same in one line, for logs; no line break.
+/// The essentials in one line, for logs; no line break.
 pub fn one_line(progress: &Progress, lag: Option<&[Lag]>) -> String {
     let p = progress;
     let mut out = String::new();
@@ -144,19 +122,6 @@ pub fn json(progress: &Progress, lag: Option<&[Lag]>) -> Result<String, serde_js
     serde_json::to_string(&Line { progress, lag })
 }
 
-fn header(out: &mut String, p: &Progress, now_ms: u64) {
-    use crate::domain::plan_record::PlanState;
-    let run = p.run_id.as_deref().unwrap_or("without a plan");
-    let plan = match p.plan {
-        Some(PlanState::Publishing) => "  being published",
-        Some(PlanState::Published) if p.complete => "  complete",
-        Some(PlanState::Published) => "  published",
-        None => "",
-    };
-    let age = p.first_ms.map(|first| format!("  {}", span(now_ms.saturating_sub(first) / 1000))).unwrap_or_default();
-    line(out, &format!("run       {run}{plan}{age}"));
-}
-
 fn tasks(out: &mut String, p: &Progress, style: Style) {
     let bar = match p.tasks_planned {
         Some(planned) => format!("  [{}]", bar(p.tasks_done, planned, TASK_BAR, style)),
@@ -168,12 +133,6 @@ fn tasks(out: &mut String, p: &Progress, style: Style) {
     for text in wrap(&words, WIDTH - 10) {
         line(out, &format!("          {text}"));
     }
-}
-
-fn chips(out: &mut String, p: &Progress) {
-    let eta = p.eta_s.filter(|s| *s > 0).map(|s| format!("  ETA {}", span(s))).unwrap_or_default();
-    let rate = format!("{:.1} chips/s{eta}", p.chips_per_s);
-    line(out, &format!("chips     {}  {rate}", share(p.chips, p.chips_target, p.percent)));
 }
 
 fn classes(out: &mut String, classes: &[ClassProgress], style: Style) {
@@ -224,7 +183,8 @@ fn workers(out: &mut String, workers: &[WorkerProgress], now_ms: u64) {
     }
 }
 
-fn lag_words(lag: &[Lag]) -> String {
+/// The lag in one line, the worst partitions named.
+pub(crate) fn lag_words(lag: &[Lag]) -> String {
     let behind: Vec<&Lag> = lag.iter().filter(|l| l.behind > 0).collect();
     let total: u64 = behind.iter().map(|l| l.behind).sum();
     if behind.is_empty() {
@@ -238,7 +198,7 @@ fn lag_words(lag: &[Lag]) -> String {
 }
 
 /// `12 of 40`, or `12` when the whole is not known.
-fn of(part: u64, whole: Option<u64>) -> String {
+pub(crate) fn of(part: u64, whole: Option<u64>) -> String {
     whole.map_or_else(|| part.to_string(), |whole| format!("{part} of {whole}"))
 }
 
@@ -247,7 +207,7 @@ fn share(part: u64, whole: Option<u64>, percent: Option<f64>) -> String {
     format!("{}{percent}", of(part, whole))
 }
 
-fn bar(part: u64, whole: u64, width: usize, style: Style) -> String {
+pub(crate) fn bar(part: u64, whole: u64, width: usize, style: Style) -> String {
     let (full, empty) = if style.blocks { ('\u{2588}', '\u{2591}') } else { ('#', '-') };
     let steps = u64::try_from(width).unwrap_or(0);
     let filled = (u128::from(part.min(whole)) * u128::from(steps)).checked_div(u128::from(whole));
@@ -265,7 +225,7 @@ fn paint(text: &str, colour: &str, style: Style) -> String {
 }
 
 /// `2h 05m`, `3m 07s`, `9s`; days when it is long.
-fn span(s: u64) -> String {
+pub(crate) fn span(s: u64) -> String {
     match s {
         0..60 => format!("{s}s"),
         60..3600 => format!("{}m {:02}s", s / 60, s % 60),
@@ -298,7 +258,7 @@ fn clean(text: &str) -> String {
 }
 
 /// At most `width` characters; what is cut is marked.
-fn fit(text: &str, width: usize) -> String {
+pub(crate) fn fit(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

@@ -69,7 +69,11 @@ impl Road {
         let parcels = parts::parcels(config, classes.clone())?;
         let cores = config.worker.cores(std::thread::available_parallelism().map_or(1, |n| n.get()));
         let threads = |e: rayon::ThreadPoolBuildError| NodeError::Stopped(format!("worker.cores: {e}"));
-        let catalog_http = parts::catalog_http(config)?;
+        let cpu = CpuPool::new(cores).map_err(threads)?;
+        // Each reads the system's certificates, which is most of a start: side by side.
+        let doors = || rayon::join(|| parts::catalog_http(config), || parts::imagery_http(config));
+        let (catalog_http, http) = cpu.pool().install(doors);
+        let catalog_http = catalog_http?;
         let encoding = Encoding {
             worker: worker.clone(),
             crs: parcels.crs().clone(),
@@ -84,8 +88,8 @@ impl Road {
             quotas,
             catalog: parts::catalog(config, catalog_http.clone())?,
             catalog_http,
-            http: parts::imagery_http(config)?,
-            cpu: CpuPool::new(cores).map_err(threads)?,
+            http: http?,
+            cpu,
             cores,
             bands: encoding.bands.clone(),
             seasons: Arc::new(parts::seasons(config)?),

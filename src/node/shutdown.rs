@@ -21,6 +21,7 @@ pub fn watch() -> Result<CancellationToken, NodeError> {
                 _ = terminate.recv() => "SIGTERM",
             };
             if fired.is_cancelled() {
+                super::tui::restore();
                 tracing::error!("second signal ({name}): stopping now, what is in flight will be done again");
                 std::process::exit(1);
             }

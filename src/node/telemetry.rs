@@ -13,6 +13,7 @@ use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::config::{Log, LogFormat};
+use super::log_tap::LogTap;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -34,16 +35,18 @@ pub enum TelemetryError {
     Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
-/// Sets up the log of this process.
+/// Sets up the log of this process; the tap holds it back while the terminal shows something else.
 ///
 /// # Errors
 /// A filter that is not one; a second call.
-pub fn init(log: &Log) -> Result<(), TelemetryError> {
+pub fn init(log: &Log) -> Result<LogTap, TelemetryError> {
     let rust_log = std::env::var("RUST_LOG").ok();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     let colour = std::io::stderr().is_terminal() && !no_color;
-    let subscriber = subscriber(log, rust_log.as_deref(), colour, std::io::stderr)?;
-    Ok(tracing::subscriber::set_global_default(subscriber)?)
+    let tap = LogTap::default();
+    let subscriber = subscriber(log, rust_log.as_deref(), colour, tap.clone())?;
+    tracing::subscriber::set_global_default(subscriber)?;
+    Ok(tap)
 }
 
 /// A log that writes to `to`: what [`init`] sets up, for those who keep it elsewhere.

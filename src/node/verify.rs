@@ -6,6 +6,7 @@ use super::cli;
 use super::error::NodeError;
 use crate::adapters::dataset::disk::DiskStore;
 use crate::adapters::dataset::verify::{Finding, repair, verify};
+use crate::adapters::finished::record::inspect;
 
 /// Findings printed one by one; the rest is counted.
 const SHOWN: usize = 100;
@@ -19,7 +20,9 @@ pub fn run(asked: &cli::Verify, out: &mut dyn Write) -> Result<(), NodeError> {
         return Err(crate::adapters::dataset::StoreError::Missing(asked.dir.display().to_string()).into());
     }
     let store = DiskStore::new(&asked.dir, false, true);
-    let report = verify(&store, asked.quick)?;
+    let mut report = verify(&store, asked.quick)?;
+    let made = inspect(&asked.dir, asked.quick)?;
+    report.findings.extend(made.findings);
     let io = NodeError::system("writing the report");
     let print = |out: &mut dyn Write, report: &crate::adapters::dataset::verify::Report| -> std::io::Result<()> {
         for finding in report.findings.iter().take(SHOWN) {
@@ -44,6 +47,15 @@ pub fn run(asked: &cli::Verify, out: &mut dyn Write) -> Result<(), NodeError> {
         )
     };
     print(out, &report).map_err(io)?;
+    if made.files > 0 {
+        let then = if made.outdated {
+            "made from other tasks than there are now: run `node dataset finish` again"
+        } else {
+            "made from these tasks"
+        };
+        writeln!(out, "{} files of the finished dataset, {then}", made.files)
+            .map_err(NodeError::system("writing the report"))?;
+    }
     if report.findings.is_empty() {
         return Ok(());
     }

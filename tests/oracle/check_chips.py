@@ -59,13 +59,18 @@ class Settings:
     name_column: str
     layer: str
 
-    @classmethod
-    def load(cls, path):
+    @staticmethod
+    def raw(path):
         base = tomllib.loads((REPOSITORY / "config/default.toml").read_text())
         text = pathlib.Path(path).read_text() if path else ""
         given = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
         for section, values in given.items():
             base[section] = {**base[section], **values}
+        return base
+
+    @classmethod
+    def load(cls, path):
+        base = cls.raw(path)
         day = datetime.date.fromisoformat
         basic = base["sampling"]["mode"] == "basic"
         return cls(

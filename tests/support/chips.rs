@@ -1,7 +1,7 @@
 //! Manifests of made-up chips: what a store needs to be tried without scenes and parcels.
 //!
 //! Contract: file contents are short texts that name their chip, so that a mix-up shows.
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, dead_code)]
 
 use satellite_pipeline::adapters::dataset::{Attempt, Committed, DatasetStore, StoreError, file_record};
 use satellite_pipeline::domain::manifest::{ChipRecord, Manifest, SCHEMA};

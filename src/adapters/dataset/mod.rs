@@ -12,6 +12,7 @@
 pub mod count;
 pub mod disk;
 pub mod fs;
+pub mod gallery;
 pub mod memory;
 pub mod verify;
 

@@ -32,6 +32,8 @@ pub enum Finding {
     Leftover(PathBuf),
     /// A manifest that cannot be read.
     BadManifest(PathBuf, String),
+    /// A file made from the chips (`node dataset finish`) that is not what its record says.
+    Product(PathBuf, String),
 }
 
 impl fmt::Display for Finding {
@@ -44,6 +46,9 @@ impl fmt::Display for Finding {
             Self::HalfPublished(k) => write!(f, "half published: task {k}"),
             Self::Leftover(p) => write!(f, "leftover: {} was never committed", p.display()),
             Self::BadManifest(p, why) => write!(f, "manifest: {}: {why}", p.display()),
+            Self::Product(p, why) => {
+                write!(f, "product: {} {why}: make it again by `node dataset finish`", p.display())
+            }
         }
     }
 }
@@ -192,7 +197,7 @@ pub fn repair(store: &DiskStore, report: &Report) -> Result<Vec<TaskKey>, StoreE
                 remove(path)?;
                 None
             }
-            Finding::Orphan(path) | Finding::BadManifest(path, _) => {
+            Finding::Orphan(path) | Finding::BadManifest(path, _) | Finding::Product(path, _) => {
                 quarantine(store, path)?;
                 None
             }

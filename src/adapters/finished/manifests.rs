@@ -8,10 +8,11 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use sha2::Digest as _;
 
 use super::FinishError;
 use crate::adapters::dataset::disk::DiskStore;
-use crate::adapters::dataset::{DatasetStore as _, StoreError};
+use crate::adapters::dataset::{DatasetStore as _, StoreError, hex};
 use crate::domain::manifest::Manifest;
 use crate::domain::task::{TaskKey, is_safe_run_id};
 
@@ -106,6 +107,16 @@ impl Manifests {
         Ok(manifest)
     }
 
+    /// SHA-256 over tasks and attempts: equal for the same manifests. A manifest never changes, so its attempt names it.
+    ///
+    /// # Errors
+    /// Manifests that cannot be read.
+    pub fn fingerprint(&self) -> Result<String, FinishError> {
+        let mut hash = Fingerprint::default();
+        (0..self.len()).try_for_each(|at| self.read(at).map(|manifest| hash.add(&manifest)))?;
+        Ok(hash.end())
+    }
+
     /// Completes what is half published, and reads one manifest.
     ///
     /// # Errors
@@ -140,6 +151,22 @@ impl Manifests {
             from = to;
         }
         Ok(())
+    }
+}
+
+/// See [`Manifests::fingerprint`].
+#[derive(Debug, Default)]
+pub struct Fingerprint(sha2::Sha256);
+
+impl Fingerprint {
+    /// One manifest more, in the order of the list.
+    pub fn add(&mut self, manifest: &Manifest) {
+        self.0.update(format!("{} {}\n", manifest.key, manifest.attempt));
+    }
+
+    /// Lower-case hex.
+    pub fn end(self) -> String {
+        hex(&self.0.finalize())
     }
 }
 

@@ -10,7 +10,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::FinishError;
+use super::manifests::Manifests;
 use crate::adapters::dataset::hex;
+use crate::adapters::dataset::verify::Finding;
 
 /// Name of the file.
 pub const RECORD: &str = ".finished.json";
@@ -101,6 +103,44 @@ impl Finished {
         }
         Ok(wrong)
     }
+}
+
+/// What a look at a directory's products gave.
+#[derive(Debug, Default)]
+pub struct Inspected {
+    /// Number of products.
+    pub files: usize,
+    /// Those that are not what they were made as, the record first.
+    pub findings: Vec<Finding>,
+    /// Whether tasks have come or gone since.
+    pub outdated: bool,
+}
+
+/// Looks at everything a record vouches for; a directory that was never finished has nothing to look at.
+///
+/// # Errors
+/// Only what keeps it from looking.
+pub fn inspect(root: &Path, quick: bool) -> Result<Inspected, FinishError> {
+    let record = match Finished::read(root) {
+        Ok(None) => return Ok(Inspected::default()),
+        Ok(Some(record)) => record,
+        Err(FinishError::Json { .. } | FinishError::Stale { .. }) => {
+            let findings = vec![Finding::Product(root.join(RECORD), "cannot be read".into())];
+            return Ok(Inspected { findings, ..Inspected::default() });
+        }
+        Err(other) => return Err(other),
+    };
+    let mut findings: Vec<_> =
+        record.check(root, quick)?.into_iter().map(|(name, why)| Finding::Product(root.join(name), why)).collect();
+    if !findings.is_empty() {
+        // What is left vouches for files that are not there any more.
+        findings.insert(0, Finding::Product(root.join(RECORD), "vouches for files that are not so".into()));
+    }
+    let outdated = match Manifests::list(root) {
+        Ok(manifests) => manifests.fingerprint().is_ok_and(|now| now != record.origin.manifests),
+        Err(_) => true,
+    };
+    Ok(Inspected { files: record.files.len(), findings, outdated })
 }
 
 /// SHA-256 of a file of any size.

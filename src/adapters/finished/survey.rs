@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use super::FinishError;
-use super::manifests::Manifests;
+use super::manifests::{Fingerprint, Manifests};
 use crate::adapters::crs::{Crs, CrsError, Transform};
 use crate::adapters::dataset::disk::DiskStore;
 use crate::domain::block::{Block, Blocks};
@@ -30,7 +30,7 @@ pub struct Survey {
     pub starts: Vec<usize>,
     /// Proof that the splits are apart.
     pub certificate: Certificate,
-    /// SHA-256 over tasks and attempts: what the dataset was made from.
+    /// [`Manifests::fingerprint`]: what the dataset was made from.
     pub fingerprint: String,
 }
 
@@ -125,12 +125,11 @@ impl Survey {
         settings: SplitSettings,
         pool: &rayon::ThreadPool,
     ) -> Result<Self, FinishError> {
-        use sha2::Digest as _;
         let blocks_of = Blocks::new(settings.block_km);
         let (mut quads, mut blocks, mut drawn) = (Vec::new(), Vec::new(), Vec::new());
         let (mut starts, mut shared) = (vec![0], SharedParcels::default());
         let mut bounds = [f64::INFINITY, f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY];
-        let (mut hash, mut all_known) = (sha2::Sha256::new(), true);
+        let (mut hash, mut all_known) = (Fingerprint::default(), true);
         let read = |at| {
             let manifest = manifests.read_published(store, at)?;
             let mut corners = Corners::default();
@@ -139,7 +138,7 @@ impl Survey {
             Ok(Seen { manifest, places })
         };
         manifests.each(pool, read, |_, Seen { manifest, places }| {
-            hash.update(format!("{} {}\n", manifest.key, manifest.attempt));
+            hash.add(&manifest);
             for (chip, (corners, quad)) in manifest.chips.iter().zip(places) {
                 let centre = [0, 1].map(|i| corners.iter().map(|c| c[i]).sum::<f64>() / 4.0);
                 let block = blocks_of.at(centre);
@@ -188,7 +187,7 @@ impl Survey {
                 smallest_distance_m: None,
                 distance_is: DISTANCE_IS,
             },
-            fingerprint: crate::adapters::dataset::hex(&hash.finalize()),
+            fingerprint: hash.end(),
         };
         survey.certify(manifests, &quads, &settings)?;
         Ok(survey)

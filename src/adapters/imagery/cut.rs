@@ -35,13 +35,16 @@ pub struct Cut {
 struct Axis {
     first: Vec<u32>,
     second: Vec<(u32, f64)>,
+    /// Whether every source pixel comes twice, but for one at either end, as when a 20 m band meets a 10 m grid.
+    doubled: bool,
 }
 
 impl Axis {
     fn new(offset: f64, chip: &PixelGrid, size: u32, source_res: f64, count: u32, how: Resampling) -> Option<Self> {
         let nearest = source_index(offset, chip.res, size, source_res, count)?;
         if how == Resampling::Nearest || source_res <= chip.res {
-            return Some(Self { first: nearest, second: Vec::new() });
+            let doubled = doubled(&nearest);
+            return Some(Self { first: nearest, second: Vec::new(), doubled });
         }
         let clamp = |at: f64| at.clamp(0.0, f64::from(count - 1)) as u32;
         let pairs = (0..size).map(|i| {
@@ -50,7 +53,7 @@ impl Axis {
             (clamp(low), (clamp(low + 1.0), centre - low))
         });
         let (first, second) = pairs.unzip();
-        Some(Self { first, second })
+        Some(Self { first, second, doubled: false })
     }
 
     /// First and last source pixel used.
@@ -58,6 +61,12 @@ impl Axis {
         let all = self.first.iter().copied().chain(self.second.iter().map(|s| s.0));
         all.fold((u32::MAX, 0), |(low, high), v| (low.min(v), high.max(v)))
     }
+}
+
+/// Whether `cols` is `a, a, a+1, a+1, …`, where the first and the last may stand alone.
+fn doubled(cols: &[u32]) -> bool {
+    let odd = u32::from(cols.len() > 1 && cols[0] != cols[1]);
+    cols.len() > 2 && cols.iter().zip(0..).all(|(col, i)| *col == cols[0] + (i + odd) / 2)
 }
 
 impl Cut {
@@ -93,7 +102,7 @@ impl Cut {
             if before == Some(row) {
                 out.copy_within(at - width..at, at);
             } else {
-                reader.row(row, &self.cols.first, &mut out[at..at + width])?;
+                reader.row(row, &self.cols.first, self.cols.doubled, &mut out[at..at + width])?;
             }
             before = Some(row);
         }
@@ -108,8 +117,8 @@ impl Cut {
         let mut held = None;
         for (i, (&top, &(bottom, down))) in self.rows.first.iter().zip(&self.rows.second).enumerate() {
             if held != Some((top, bottom)) {
-                reader.row(top, &span, &mut upper)?;
-                reader.row(bottom, &span, &mut lower)?;
+                reader.row(top, &span, false, &mut upper)?;
+                reader.row(bottom, &span, false, &mut lower)?;
                 held = Some((top, bottom));
             }
             let line = &mut out[i * width..(i + 1) * width];
@@ -141,8 +150,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Source pixels `cols` (ascending) of source row `row`.
-    fn row(&self, row: u32, cols: &[u32], out: &mut [u16]) -> Option<()> {
+    /// Source pixels `cols` (ascending) of source row `row`; `doubled`: what [`doubled`] says of them.
+    fn row(&self, row: u32, cols: &[u32], doubled: bool, out: &mut [u16]) -> Option<()> {
         let (bw, bh) = (self.cog.block_width, self.cog.block_height);
         let (down, inner) = (row / bh, (row % bh) as usize * bw as usize);
         let mut at = 0;
@@ -153,7 +162,7 @@ impl Reader<'_> {
             let first = across * bw;
             match &**block {
                 Samples::U16(v) => {
-                    copy_run(v.get(inner..inner + bw as usize)?, first, &cols[at..end], &mut out[at..end])
+                    copy_run(v.get(inner..inner + bw as usize)?, first, &cols[at..end], doubled, &mut out[at..end])
                 }
                 Samples::U8(v) => {
                     let line = v.get(inner..inner + bw as usize)?;
@@ -168,11 +177,17 @@ impl Reader<'_> {
     }
 }
 
-/// Copies `cols` of a block's row: straight when they are neighbours, doubled when each comes twice.
-fn copy_run(line: &[u16], first: u32, cols: &[u32], out: &mut [u16]) {
-    let (start, last) = (cols[0] - first, cols[cols.len() - 1] - first);
-    if (last - start) as usize + 1 == cols.len() {
-        out.copy_from_slice(&line[start as usize..=last as usize]);
+/// Copies `cols` of a block's row: straight when they are neighbours, pair by pair when each comes twice.
+fn copy_run(line: &[u16], first: u32, cols: &[u32], doubled: bool, out: &mut [u16]) {
+    let (start, last) = ((cols[0] - first) as usize, (cols[cols.len() - 1] - first) as usize);
+    if last - start + 1 == cols.len() {
+        out.copy_from_slice(&line[start..=last]);
+    } else if doubled {
+        let alone = usize::from(cols[0] != cols[1]);
+        out[..alone].fill(line[start]);
+        let (pairs, rest) = out[alone..].as_chunks_mut::<2>();
+        pairs.iter_mut().zip(&line[start + alone..]).for_each(|(pair, v)| *pair = [*v; 2]);
+        rest.fill(line[last]);
     } else {
         for (o, c) in out.iter_mut().zip(cols) {
             *o = line[(c - first) as usize];
@@ -231,6 +246,29 @@ mod tests {
     fn twice_coarser_from_an_odd_origin() {
         let chip = PixelGrid { x0: 70.0, y0: -10.0, res: 10.0, width: 3, height: 3 };
         assert_eq!(cut(20.0, chip, Resampling::Nearest), [4, 5, 5, 104, 105, 105, 104, 105, 105]);
+    }
+
+    #[test]
+    fn pairs_and_their_halves_at_the_ends_are_recognised() {
+        for yes in [&[3, 3, 4, 4][..], &[3, 4, 4, 5], &[3, 3, 4], &[3, 4, 4]] {
+            assert!(doubled(yes), "{yes:?}");
+        }
+        for no in [&[3, 4, 5][..], &[3, 3, 3, 4], &[3, 3, 4, 5], &[3, 3, 5, 5], &[3, 3], &[3], &[]] {
+            assert!(!doubled(no), "{no:?}");
+        }
+    }
+
+    #[test]
+    fn every_origin_and_width_gives_the_pixels_under_the_centres() {
+        // Runs of one pixel, pairs cut in two by the edge between the blocks, odd and even ends.
+        for x0 in 0..14u32 {
+            for width in 1..=(16 - x0).min(9) {
+                let chip = PixelGrid { x0: f64::from(x0) * 10.0, y0: -10.0, res: 10.0, width, height: 2 };
+                let line = |row: u32| (x0..x0 + width).map(move |x| (100 * row + x / 2 + 1) as u16);
+                let wanted: Vec<u16> = line(0).chain(line(1)).collect();
+                assert_eq!(cut(20.0, chip, Resampling::Nearest), wanted, "{x0} {width}");
+            }
+        }
     }
 
     #[test]

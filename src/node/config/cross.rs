@@ -48,6 +48,13 @@ impl Config {
         if self.split.val_share + self.split.test_share > 1.0 {
             found.push(self.conflict("split.val_share", "and split.test_share are more than 1 together"));
         }
+        if self.monitor.is_exposed() {
+            found.push(self.conflict(
+                "monitor.listen",
+                "is reachable from other machines, and anybody there could read the page: set monitor.token, or \
+                 monitor.allow_public = true if something else guards it, or listen on 127.0.0.1",
+            ));
+        }
         if self.parcels.code_column().is_none() && self.parcels.name_column().is_none() {
             found.push(
                 self.conflict("parcels.code_column", "is empty like parcels.name_column; one of the two is needed"),

@@ -207,7 +207,8 @@ fn nearest(name: &str) -> Option<String> {
         let word = strsim::normalized_damerau_levenshtein(&last(name), &last(key.name));
         whole.max(word - 0.05)
     };
-    let best = KEYS.iter().map(|k| (likeness(k), k.name)).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    // Of several the first, as they stand in default.toml: max_by takes the last.
+    let best = KEYS.iter().rev().map(|k| (likeness(k), k.name)).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 >= 0.6).then(|| best.1.to_owned())
 }
 

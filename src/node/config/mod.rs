@@ -11,6 +11,7 @@ mod error;
 mod finishing;
 mod layer;
 mod metrics;
+mod monitor;
 mod rules;
 mod secret;
 mod sections;
@@ -30,10 +31,11 @@ pub use cross::Need;
 pub use error::{ConfigError, ConfigErrors};
 pub use finishing::{Finish, Split};
 pub use metrics::Metrics;
-pub use secret::{Address, Properties};
+pub use monitor::{Monitor, Ui};
+pub use secret::{Address, Properties, Token};
 pub use sections::{
-    CellOrder, Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Monitor, Output, Parcels,
-    RANDOM_SEASON, Resampling, Run, Sampling, SamplingMode, Stac, Ui, Worker,
+    CellOrder, Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Output, Parcels, RANDOM_SEASON,
+    Resampling, Run, Sampling, SamplingMode, Stac, Worker,
 };
 
 use layer::{Errors, Layer};

@@ -305,6 +305,8 @@ pub(super) const KEYS: &[Key] = &[
     flag("finish.stac"),
     txt("finish.item_href", text::item_href, "a URL with {item} in it, or \"\" (by stac.url)"),
     txt("monitor.listen", text::listen, "IP:port, or \"\" (none)"),
+    txt("monitor.token", text::token, "\"\" (none), or 16 to 200 letters, digits, `-`, `_`, `.` and `~`"),
+    flag("monitor.allow_public"),
     word("monitor.ui", &["auto", "tui", "log", "json", "none"], "\"auto\", \"tui\", \"log\", \"json\" or \"none\""),
     timeout("monitor.interval_s"),
     txt("metrics.listen", text::listen, "IP:port, or \"\" (none)"),

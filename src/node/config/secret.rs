@@ -1,4 +1,4 @@
-//! Values that must not be shown: passwords in Kafka properties, user and password in URLs.
+//! Values that must not be shown: passwords in Kafka properties, user and password in URLs, tokens.
 //!
 //! Contract: neither `Debug` nor the configuration's printers let a secret out; only the accessors do,
 //! and they are for the adapters. Trap: what is secret is decided by the property's name, so a new
@@ -49,6 +49,24 @@ impl fmt::Display for Address {
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&without_userinfo(&self.0), f)
+    }
+}
+
+/// A shared secret that is never shown; empty when there is none.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(String);
+
+impl Token {
+    /// The secret itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "\"\"" } else { "***" })
     }
 }
 

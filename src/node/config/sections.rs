@@ -6,7 +6,6 @@
 //! seconds; an empty text means "none" or "derived", and the accessors say so as `Option`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -329,42 +328,6 @@ impl Worker {
     /// Bytes of decoded blocks kept.
     pub fn cache_bytes(&self) -> u64 {
         self.cache_mb << 20
-    }
-}
-
-/// How the monitor shows itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ui {
-    /// Full screen on a terminal, log lines elsewhere.
-    Auto,
-    /// Full screen.
-    Tui,
-    /// One line at a time.
-    Log,
-    /// One JSON object at a time.
-    Json,
-    /// Nothing.
-    None,
-}
-
-/// `[monitor]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Monitor {
-    /// Address of the web page; empty: none. See [`Monitor::listen`].
-    pub listen: String,
-    /// How it shows itself.
-    pub ui: Ui,
-    /// Time between two views.
-    #[serde(rename = "interval_s", with = "seconds")]
-    pub interval: Duration,
-}
-
-impl Monitor {
-    /// Where to serve the web page and the metrics.
-    pub fn listen(&self) -> Option<SocketAddr> {
-        self.listen.parse().ok()
     }
 }
 

@@ -58,7 +58,7 @@ impl Config {
     fn write_line(&self, out: &mut dyn Write, path: &str, name: &str, value: &Value, origins: bool) -> io::Result<()> {
         let origin = self.origin(path);
         let text = value.to_string();
-        if is_secret(path) {
+        if is_secret(path) && value.as_str() != Some("") {
             return writeln!(out, "# {name} is set ({origin}) and not printed");
         }
         let shown = without_userinfo(&text);

@@ -129,6 +129,11 @@ pub(super) fn listen(s: &str) -> bool {
     s.is_empty() || s.parse::<SocketAddr>().is_ok()
 }
 
+/// Long enough not to be guessed, and nothing a header, a cookie or an address would have to escape.
+pub(super) fn token(s: &str) -> bool {
+    s.is_empty() || (16..=200).contains(&s.len()) && s.bytes().all(|b| plain(b) || b == b'~')
+}
+
 pub(super) fn filter(s: &str) -> bool {
     EnvFilter::try_new(s).is_ok()
 }
