@@ -175,6 +175,14 @@ async fn the_json_has_the_fields_its_readers_rely_on() {
     assert_eq!((&progress["throughput"]["bucket_ms"], &progress["caught_up"]), (&1000.into(), &true.into()));
     assert_eq!(get(at, "/api/v1/classes").await.json()["classes"][0]["target"], 20);
     assert_eq!(get(at, "/api/v1/workers").await.json()["workers"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        get(at, "/api/v1/workers").await.json()["presence"].as_array().unwrap().len(),
+        0,
+        "nobody said anything"
+    );
+    // Health is part of the same address.
+    assert_eq!(get(at, "/healthz").await.status, 200);
+    assert_eq!(get(at, "/readyz").await.status, 200);
     let cells = get(at, "/api/v1/cells?page=2&per_page=3").await.json();
     assert_eq!(
         (&cells["total"], &cells["pages"], &cells["cells"][1]["state"]),

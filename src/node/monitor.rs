@@ -167,7 +167,8 @@ pub async fn run(
             _ = ticks.tick() => {
                 let view = tally.view().await?;
                 let complete = view.progress.complete;
-                if caught_up && config.sampling.stop_when_filled {
+                // A complete run has nothing left to read, whatever other topics still hold.
+                if (caught_up || complete) && config.sampling.stop_when_filled {
                     herald.say(config, &*broker, &view.progress).await;
                 }
                 let due = drawn.is_none_or(|at| at.elapsed() + SHORTEST / 2 >= config.monitor.interval);
