@@ -13,7 +13,6 @@ use satellite_pipeline::domain::tally::Tally;
 use satellite_pipeline::domain::task::Task;
 use satellite_pipeline::domain::view::View;
 use satellite_pipeline::node::config::Config;
-use satellite_pipeline::node::probes::Probes;
 use satellite_pipeline::node::web::{CONNECTIONS, Moment, WATCHERS, Web};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -68,7 +67,7 @@ fn config(more: &str) -> Config {
 }
 
 async fn start(more: &str) -> (Web, SocketAddr) {
-    let web = Web::start(&config(more), &Probes::default()).await.unwrap();
+    let web = Web::start(&config(more), axum::Router::new()).await.unwrap();
     web.show(moment());
     let address = web.address().unwrap();
     (web, address)
@@ -175,14 +174,6 @@ async fn the_json_has_the_fields_its_readers_rely_on() {
     assert_eq!((&progress["throughput"]["bucket_ms"], &progress["caught_up"]), (&1000.into(), &true.into()));
     assert_eq!(get(at, "/api/v1/classes").await.json()["classes"][0]["target"], 20);
     assert_eq!(get(at, "/api/v1/workers").await.json()["workers"].as_array().unwrap().len(), 2);
-    assert_eq!(
-        get(at, "/api/v1/workers").await.json()["presence"].as_array().unwrap().len(),
-        0,
-        "nobody said anything"
-    );
-    // Health is part of the same address.
-    assert_eq!(get(at, "/healthz").await.status, 200);
-    assert_eq!(get(at, "/readyz").await.status, 200);
     let cells = get(at, "/api/v1/cells?page=2&per_page=3").await.json();
     assert_eq!(
         (&cells["total"], &cells["pages"], &cells["cells"][1]["state"]),
@@ -212,7 +203,7 @@ async fn no_path_from_outside_is_opened() {
         "[monitor]\nlisten = \"127.0.0.1:0\"\n[output]\ndir = {:?}\n",
         dir.path().join("out").display().to_string()
     );
-    let web = Web::start(&Config::from_toml("test", &text).unwrap(), &Probes::default()).await.unwrap();
+    let web = Web::start(&Config::from_toml("test", &text).unwrap(), axum::Router::new()).await.unwrap();
     web.show(moment());
     let at = web.address().unwrap();
     for path in [
@@ -352,7 +343,7 @@ async fn a_watcher_gets_the_panels_and_then_what_changes() {
 async fn a_taken_port_costs_the_page_and_nothing_else() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let text = format!("[monitor]\nlisten = \"{}\"\n", taken.local_addr().unwrap());
-    let web = Web::start(&Config::from_toml("test", &text).unwrap(), &Probes::default()).await.unwrap();
+    let web = Web::start(&Config::from_toml("test", &text).unwrap(), axum::Router::new()).await.unwrap();
     assert_eq!(web.address(), None);
     web.show(moment());
 }

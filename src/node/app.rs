@@ -185,8 +185,8 @@ async fn play(
             monitor::run(config, broker, drain, watch).await.map(|progress| say_next(config, &progress))
         }
         Role::All => {
-            let watch = Watch { exit_when_done, alone: false, log, probes: probes.clone() };
-            all::run(config, broker, drain, watch, &probes).await.map(|report| say_next(config, &report.progress))
+            let watch = Watch { exit_when_done, alone: false, log, probes };
+            all::run(config, broker, drain, watch).await.map(|report| say_next(config, &report.progress))
         }
     }
 }

@@ -46,7 +46,7 @@ pub async fn run(
     let config = load(demo, files, sets, &server.url(), &inputs.gpkg)?;
     let broker: Arc<dyn Broker> = parts::broker(&config, "demo").await?;
     let watch = Watch { exit_when_done: true, alone: false, log, probes: Probes::default() };
-    let report = all::run(&config, broker, drain, watch, &Probes::default()).await;
+    let report = all::run(&config, broker, drain, watch).await;
     let dataset = config.output.dir.clone();
     let sheet = demo.out.join("contact-sheet.png");
     let true_colour = config.chips.bands.starts_with(&["B02".into(), "B03".into(), "B04".into()]);

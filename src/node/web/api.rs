@@ -17,8 +17,8 @@ use super::tasks::{Asked, Part};
 use super::{Moment, Site};
 use crate::domain::cell::{Cell, CellState};
 use crate::domain::classes::ClassId;
-use crate::domain::progress::{ClassProgress, Progress, Reason, WorkerProgress};
-use crate::domain::roster::Present;
+use crate::domain::crew::{Hand, crew};
+use crate::domain::progress::{ClassProgress, Progress, Reason};
 use crate::domain::throughput::Throughput;
 use crate::node::monitor_view::Lag;
 
@@ -68,16 +68,12 @@ async fn classes(State(site): State<Arc<Site>>) -> Response {
 
 async fn workers(State(site): State<Arc<Site>>) -> Response {
     #[derive(Serialize)]
-    struct Answer<'a> {
+    struct Answer {
         at_ms: u64,
-        workers: &'a [WorkerProgress],
-        /// By their heartbeats, also those that have no result yet.
-        presence: &'a [Present],
+        workers: Vec<Hand>,
     }
     let moment = site.moment();
-    let progress = &moment.view.progress;
-    let answer = Answer { at_ms: moment.view.at_ms, workers: &progress.workers, presence: &progress.presence };
-    Json(answer).into_response()
+    Json(Answer { at_ms: moment.view.at_ms, workers: crew(&moment.view.progress) }).into_response()
 }
 
 /// A cell as JSON.
