@@ -44,7 +44,7 @@ fn commit(root: &Path, task: u64, count: u64, shared: &BTreeMap<u64, i64>) {
         record.provenance.parcels = vec![record.parcel];
         record.provenance.parcels.extend(shared.get(&chip));
         let place = Place { grid: &record.grid, epsg: record.epsg };
-        let image = encode_image(place, &["B02", "B03"], &[], &mut pixels(task, chip), Compression::Zstd(1)).unwrap();
+        let image = encode_image(place, &["B02", "B03"], &[], &pixels(task, chip), Compression::Zstd(1)).unwrap();
         (record.image, record.mask) = store.stage(&attempt, &name, &image, b"mask").unwrap();
         record
     });
