@@ -20,7 +20,8 @@ as_root() {
 # What a build of the crate needs.
 BUILD_PACKAGES=(libgdal-dev gdal-bin libsqlite3-dev libssl-dev zlib1g-dev pkg-config cmake g++ make ca-certificates)
 # What the tests need beyond that; scripts/kafka installs its own.
-TEST_PACKAGES=(python3-venv openjdk-17-jre-headless maven shellcheck curl git openssl procps iproute2 mount systemd)
+TEST_PACKAGES=(python3-venv openjdk-17-jre-headless maven shellcheck curl git openssl procps iproute2 mount systemd chromium
+    chromium-driver fonts-dejavu-core)
 
 # Installs Debian packages, but only what is missing.
 install_packages() {

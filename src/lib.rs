@@ -11,7 +11,7 @@
 //!                           --> actors::rasteriser  their masks, and both files encoded
 //!                           --> actors::writer      staged, then committed as a whole task
 //!                           --> actors::settler     result, then offset
-//! monitor  adapters::broker --> domain::tally --> domain::progress --> node::monitor_view
+//! monitor  adapters::broker --> domain::tally --> domain::view --> node::{tui, web, monitor_view}
 //! ```
 //!
 //! Arrows run one way: `bin -> node -> actors -> adapters -> domain`; `tests/tidy.rs` proves it.

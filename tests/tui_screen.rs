@@ -81,8 +81,7 @@ fn screen(width: u16, height: u16, style: Style, state: &mut State) -> String {
 #[test]
 fn a_small_terminal_shows_all_that_matters() {
     let text = screen(80, 24, Style::default(), &mut State::new(true));
-    let expected = "\
- run 7d1c  at work  30s
+    let expected = " run 7d1c  at work  30s
 tasks   30 of 40                  #################################-----------
         27 done  0 skipped  3 failed  10 waiting
 chips   432 of 1440  29.0 %  14.4 chips/s  ETA 10s

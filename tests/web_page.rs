@@ -67,7 +67,7 @@ fn config(more: &str) -> Config {
 }
 
 async fn start(more: &str) -> (Web, SocketAddr) {
-    let web = Web::start(&config(more)).await.unwrap();
+    let web = Web::start(&config(more), axum::Router::new()).await.unwrap();
     web.show(moment());
     let address = web.address().unwrap();
     (web, address)
@@ -203,7 +203,7 @@ async fn no_path_from_outside_is_opened() {
         "[monitor]\nlisten = \"127.0.0.1:0\"\n[output]\ndir = {:?}\n",
         dir.path().join("out").display().to_string()
     );
-    let web = Web::start(&Config::from_toml("test", &text).unwrap()).await.unwrap();
+    let web = Web::start(&Config::from_toml("test", &text).unwrap(), axum::Router::new()).await.unwrap();
     web.show(moment());
     let at = web.address().unwrap();
     for path in [
@@ -343,7 +343,7 @@ async fn a_watcher_gets_the_panels_and_then_what_changes() {
 async fn a_taken_port_costs_the_page_and_nothing_else() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let text = format!("[monitor]\nlisten = \"{}\"\n", taken.local_addr().unwrap());
-    let web = Web::start(&Config::from_toml("test", &text).unwrap()).await.unwrap();
+    let web = Web::start(&Config::from_toml("test", &text).unwrap(), axum::Router::new()).await.unwrap();
     assert_eq!(web.address(), None);
     web.show(moment());
 }

@@ -112,6 +112,7 @@ impl Intake {
                 if attempt.earlier > 0 {
                     tracing::info!(earlier = attempt.earlier, "earlier attempts at this task ended without a word");
                 }
+                tracing::debug!(attempt = attempt.id, message = %job.ticket.delivery().id, "begun");
                 job.ticket.stage(attempt);
                 reach("intake.after");
                 self.sampler.send(SampleParcels { job }).await;

@@ -249,7 +249,7 @@ impl Fan {
 impl Job {
     /// What the events of a stage carry: which task, which worker, which stage.
     pub fn span(&self, stage: &'static str) -> Span {
-        tracing::info_span!(parent: None, "task", task_id = self.task.task_id, worker = %self.worker, stage)
+        tracing::error_span!(parent: None, "task", task_id = self.task.task_id, worker = %self.worker, stage)
     }
 
     /// Settles a task of which nothing is wanted any more: it has a result and no manifest, so that it can be

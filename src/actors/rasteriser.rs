@@ -92,6 +92,7 @@ impl Rasteriser {
         match made {
             Ok(write) => {
                 reach("rasteriser.after");
+                tracing::debug!(chip, bytes = write.image.len() + write.mask.len(), "encoded");
                 // The chip's share of the task travels on in the message.
                 drop(fan);
                 self.writer.send(write).await;

@@ -60,6 +60,7 @@ impl Scenes {
         reach("scenes.after");
         let fan = Arc::new(Fan::new(job, plans.len(), parcels));
         let (with, without): (Vec<_>, Vec<_>) = plans.into_iter().partition(|p| p.choice.want().is_some());
+        tracing::debug!(chips = with.len(), without_scene = without.len(), "scenes found");
         for plan in without {
             fan.note(plan.drawn.chip, ChipOutcome::Rejected(rejection(&self.finder, &plan)));
         }

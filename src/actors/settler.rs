@@ -85,7 +85,7 @@ impl Settler {
             Outcome::Finished(result) | Outcome::Unwanted(result) | Outcome::Failed(result) => Some(result.task_id),
             _ => None,
         };
-        tracing::info_span!(parent: None, "task", task_id, worker = %self.worker, stage = "settler")
+        tracing::error_span!(parent: None, "task", task_id, worker = %self.worker, stage = "settler")
     }
 
     async fn settle(&self, settled: Settled) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::lane::Credited;
+use crate::domain::heartbeat;
 use crate::domain::plan_record::PlanRecord;
 use crate::domain::result::TaskResult;
 use crate::domain::tally::Tally;
@@ -32,6 +33,14 @@ pub struct TaskSeen {
 pub struct PlanArrived {
     /// Its payload.
     pub payload: Bytes,
+}
+
+/// A message of the status topic.
+pub struct BeatArrived {
+    /// Its payload.
+    pub payload: Bytes,
+    /// When it was published, milliseconds since 1970 UTC; 0: nobody knows.
+    pub seen_ms: u64,
 }
 
 /// What can be shown now?
@@ -98,6 +107,21 @@ impl Handler<Credited<PlanArrived>> for Tallier {
         match PlanRecord::parse(&arrived.message.payload) {
             Ok(plan) => self.tally.plan(plan),
             Err(error) => self.unreadable("plan", &error),
+        }
+    }
+}
+
+impl Handler<Credited<BeatArrived>> for Tallier {
+    type Result = ();
+
+    fn handle(&mut self, arrived: Credited<BeatArrived>, _: &mut Self::Context) {
+        let BeatArrived { payload, seen_ms } = arrived.message;
+        if payload.len() > heartbeat::MAX_BYTES {
+            return self.unreadable("heartbeat", &format!("{} bytes are too many", payload.len()));
+        }
+        match serde_json::from_slice(&payload) {
+            Ok(beat) => self.tally.hear(beat, seen_ms),
+            Err(error) => self.unreadable("heartbeat", &error),
         }
     }
 }

@@ -69,6 +69,9 @@ impl Writer {
             }
         };
         reach("writer.after");
+        if let ChipOutcome::Written(record) = &outcome {
+            tracing::debug!(chip, name = record.name, "staged");
+        }
         fan.note(chip, outcome);
         if let Some(done) = Fan::give_back(fan) {
             self.conclude(done).await;
@@ -136,7 +139,10 @@ impl Writer {
             self.blocking(move |store| store.commit(&attempt, &manifest))
         };
         match persist(self.retry, &CancellationToken::new(), commit).await {
-            Ok(Committed::Ours) => Outcome::Finished(Box::new(result)),
+            Ok(Committed::Ours) => {
+                tracing::debug!(chips = result.chips_saved, "committed");
+                Outcome::Finished(Box::new(result))
+            }
             Ok(Committed::Theirs(theirs)) => {
                 tracing::info!("{} finished this task first", theirs.result.worker_id);
                 Outcome::Finished(Box::new(theirs.result))

@@ -14,6 +14,7 @@ use super::classes::ClassId;
 use super::outcome::Outcome;
 use super::plan_record::PlanState;
 use super::result::Status;
+use super::roster::Present;
 use super::tally::Tally;
 
 /// Width of the window the current rates are taken over, milliseconds.
@@ -109,6 +110,8 @@ pub struct Progress {
     pub rejected: Vec<Reason>,
     /// By name; at most [`MAX_WORKERS`], those seen last.
     pub workers: Vec<WorkerProgress>,
+    /// Workers that say or said that they are there, of whatever run, by name.
+    pub presence: Vec<Present>,
     /// First result.
     pub first_ms: Option<u64>,
     /// Last result.
@@ -153,6 +156,7 @@ impl Progress {
             failures: top(shown.iter().filter_map(|k| k.kind.as_deref()).map(|why| (why, 1))),
             rejected: top(shown.iter().flat_map(|k| &k.rejected).map(|(why, n)| (&**why, *n))),
             workers: by_worker(&shown),
+            presence: tally.present(now_ms),
             first_ms: rates.first_ms,
             last_ms: rates.last_ms,
             chips_per_s: rates.chips,

@@ -12,9 +12,11 @@ use std::sync::Arc;
 
 use super::cell::Cell;
 use super::classes::ClassId;
+use super::heartbeat::Heartbeat;
 use super::outcome::{Outcome, possible};
 use super::plan_record::PlanRecord;
 use super::result::TaskResult;
+use super::roster::{Present, Roster};
 use super::task::Task;
 
 /// Most tasks that are remembered, over all runs.
@@ -67,6 +69,8 @@ pub struct Tally {
     /// Size at which texts nobody keeps any more are dropped.
     names_full: usize,
     refused: u64,
+    /// The workers' own words.
+    roster: Roster,
 }
 
 impl Tally {
@@ -142,6 +146,16 @@ impl Tally {
     /// The plan of the run that is shown.
     pub fn shown_plan(&self) -> Option<&PlanRecord> {
         self.run().and_then(|run| self.plans.get(run))
+    }
+
+    /// Takes a worker's heartbeat that the broker stamped at `stamp_ms`.
+    pub fn hear(&mut self, beat: Heartbeat, stamp_ms: u64) {
+        self.roster.hear(beat, stamp_ms);
+    }
+
+    /// The workers that say or said that they are there.
+    pub fn present(&self, now_ms: u64) -> Vec<Present> {
+        self.roster.present(now_ms)
     }
 
     /// Results for which there was no room.

@@ -13,7 +13,6 @@ use super::config::Config;
 use super::error::NodeError;
 use super::master::Bars;
 use super::monitor::Watch;
-use super::probes::Probes;
 use super::{master, monitor, parts, worker};
 use crate::adapters::broker::Broker;
 use crate::adapters::dataset::DatasetStore as _;
@@ -37,13 +36,13 @@ pub async fn run(
     broker: Arc<dyn Broker>,
     drain: &CancellationToken,
     watch: Watch,
-    probes: &Probes,
 ) -> Result<AllReport, NodeError> {
     // What cannot work is said before anything is started.
     parts::parcels(config, parts::classes(config)?)?;
     let store = parts::store(config)?;
     broker.create_topics(&parts::topics(config)).await?;
     let bars = if monitor::takes_the_terminal(config) { Bars::Hidden } else { Bars::Shown };
+    let probes = watch.probes.clone();
     let (stop_worker, stop_monitor) = (drain.child_token(), drain.child_token());
     let planning = async {
         let planned = master::run(config, broker.clone(), bars, drain).await;
@@ -56,7 +55,7 @@ pub async fn run(
         planned
     };
     let working = async {
-        let worked = worker::run(config, broker.clone(), &stop_worker, false, probes).await;
+        let worked = worker::run(config, broker.clone(), &stop_worker, false, &probes).await;
         if worked.is_err() {
             stop_monitor.cancel();
         }

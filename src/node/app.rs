@@ -181,12 +181,12 @@ async fn play(
         }
         Role::Worker => worker::run(config, broker, drain, exit_when_done, &probes).await.map(drop),
         Role::Monitor => {
-            let watch = Watch { exit_when_done, alone: true, log };
+            let watch = Watch { exit_when_done, alone: true, log, probes };
             monitor::run(config, broker, drain, watch).await.map(|progress| say_next(config, &progress))
         }
         Role::All => {
-            let watch = Watch { exit_when_done, alone: false, log };
-            all::run(config, broker, drain, watch, &probes).await.map(|report| say_next(config, &report.progress))
+            let watch = Watch { exit_when_done, alone: false, log, probes };
+            all::run(config, broker, drain, watch).await.map(|report| say_next(config, &report.progress))
         }
     }
 }

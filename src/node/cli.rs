@@ -317,17 +317,17 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// Makes a dataset ready for training: index, split, statistics, STAC, shards
-    Dataset {
-        #[command(flatten)]
-        dataset: Dataset,
-        #[command(flatten)]
-        common: Common,
-    },
     /// A run as one HTML file: classes, map, throughput, failures, sample chips
     Report {
         #[command(flatten)]
         report: Report,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Makes a dataset ready for training: index, split, statistics, STAC, shards
+    Dataset {
+        #[command(flatten)]
+        dataset: Dataset,
         #[command(flatten)]
         common: Common,
     },

@@ -53,6 +53,8 @@ fn subcommands_and_their_options() {
     );
     assert_eq!(ok("node config --explain").action, Action::Config { explain: true });
     assert_eq!(ok("node group").action, Action::Group);
+    let report = Report { dir: "d".into(), out: "report.html".into(), run: Some("r".into()) };
+    assert_eq!(ok("node report d --run r").action, Action::Report(report));
 }
 
 #[test]
@@ -84,6 +86,8 @@ fn wrong_usage_ends_with_2() {
         "node --worker-id 3",
         "node --worker-id 3 plan",
         "node --exit-when-done",
+        "node --ui log plan",
+        "node --role monitor --ui web",
         "node --log json",
         "node --log xml plan",
         "node --set seed=3 plan",

@@ -45,8 +45,8 @@ pub async fn run(
     let server = DemoServer::start(&inputs.scenes_root, std::net::SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let config = load(demo, files, sets, &server.url(), &inputs.gpkg)?;
     let broker: Arc<dyn Broker> = parts::broker(&config, "demo").await?;
-    let watch = Watch { exit_when_done: true, alone: false, log };
-    let report = all::run(&config, broker, drain, watch, &Probes::default()).await;
+    let watch = Watch { exit_when_done: true, alone: false, log, probes: Probes::default() };
+    let report = all::run(&config, broker, drain, watch).await;
     let dataset = config.output.dir.clone();
     let sheet = demo.out.join("contact-sheet.png");
     let true_colour = config.chips.bands.starts_with(&["B02".into(), "B03".into(), "B04".into()]);

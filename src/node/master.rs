@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::Actor as _;
 use indicatif::{ProgressBar, ProgressStyle};
+use metrics::gauge;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -221,6 +222,9 @@ async fn publish(
     let bar = bar("publishing tasks", bars);
     bar.set_length(plan.summary.tasks - already.len() as u64);
     let published = Arc::new(AtomicU64::new(0));
+    let (planned, before) = (plan.summary.tasks as f64, already.len() as u64);
+    gauge!("satellite_plan_tasks", "state" => "planned").set(planned);
+    let acknowledged = gauge!("satellite_plan_tasks", "state" => "acknowledged");
     let stage =
         Publisher { broker: broker.clone(), topic: (*config.kafka.tasks_topic).into(), published: published.clone() };
     let lane: Lane<PublishPlan> = Lane::new("publisher", 1, stage.start().recipient());
@@ -232,6 +236,7 @@ async fn publish(
             sent = &mut answer => break sent.map_err(|_| NodeError::Stopped("publishing panicked".into()))??,
             () = tokio::time::sleep(Duration::from_millis(100)) => {
                 bar.set_position(published.load(Relaxed));
+                acknowledged.set((before + published.load(Relaxed)) as f64);
                 if bar.is_hidden() && said.elapsed() >= SAY_EVERY {
                     said = Instant::now();
                     tracing::info!(now = published.load(Relaxed), of = plan.summary.tasks, "publishing tasks");
@@ -244,6 +249,7 @@ async fn publish(
         }
     };
     bar.finish_and_clear();
+    acknowledged.set(planned);
     announce(config, &*broker, plan, classes, PlanState::Published).await?;
     tracing::info!(run, tasks = plan.summary.tasks, now = sent, "plan published");
     Ok(())

@@ -16,13 +16,15 @@ use tokio_util::sync::CancellationToken;
 use super::config::{Config, LogFormat, Ui};
 use super::error::NodeError;
 use super::log_tap::LogTap;
+use super::metrics_http;
 use super::monitor_view::{Lag, Style, json, one_line, summary};
+use super::probes::Probes;
 use super::quota::Herald;
 use super::run_gauges;
 use super::tui::{Scene, Tui, Wish};
 use super::web::{Moment, Web};
 use crate::actors::lane::Lane;
-use crate::actors::tallier::{AskView, PlanArrived, ResultArrived, Tallier, TaskSeen};
+use crate::actors::tallier::{AskView, BeatArrived, PlanArrived, ResultArrived, Tallier, TaskSeen};
 use crate::adapters::broker::{Broker, ReadEvent};
 use crate::domain::progress::Progress;
 use crate::domain::quota::QuotaRecord;
@@ -30,7 +32,7 @@ use crate::domain::view::View;
 
 /// Messages of each kind on their way to the tally.
 const RESULTS: usize = 256;
-const PLANS: usize = 16;
+const FEW: usize = 16;
 
 /// Shortest time between two views, and longest between two looks at whether the run is complete.
 const SHORTEST: Duration = Duration::from_millis(200);
@@ -73,7 +75,7 @@ pub fn takes_the_terminal(config: &Config) -> bool {
 }
 
 /// How a monitor is to behave.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Watch {
     /// End when the run is complete.
     pub exit_when_done: bool,
@@ -81,6 +83,8 @@ pub struct Watch {
     pub alone: bool,
     /// Holds the log back while the screen is full.
     pub log: LogTap,
+    /// What the process says of itself, on the page's address too.
+    pub probes: Probes,
 }
 
 /// The lanes to the tally.
@@ -88,6 +92,7 @@ struct Tallying {
     results: Lane<ResultArrived>,
     tasks: Lane<TaskSeen>,
     plans: Lane<PlanArrived>,
+    beats: Lane<BeatArrived>,
     asks: Lane<AskView>,
 }
 
@@ -97,19 +102,22 @@ impl Tallying {
         Self {
             results: Lane::new("tally", RESULTS, tallier.clone().recipient()),
             tasks: Lane::new("tally", RESULTS, tallier.clone().recipient()),
-            plans: Lane::new("tally", PLANS, tallier.clone().recipient()),
+            plans: Lane::new("tally", FEW, tallier.clone().recipient()),
+            beats: Lane::new("tally", FEW, tallier.clone().recipient()),
             asks: Lane::new("tally", 1, tallier.recipient()),
         }
     }
 
     /// Passes one record on.
     async fn feed(&self, config: &Config, record: crate::adapters::broker::ReadRecord) {
+        let seen_ms = u64::try_from(record.timestamp_ms).unwrap_or(0);
         let payload = record.payload;
         if *record.topic == *config.kafka.results_topic {
-            let seen_ms = u64::try_from(record.timestamp_ms).unwrap_or(0);
             self.results.send(ResultArrived { payload, seen_ms }).await;
         } else if *record.topic == *config.kafka.tasks_topic {
             self.tasks.send(TaskSeen { payload }).await;
+        } else if *record.topic == *config.kafka.status_topic {
+            self.beats.send(BeatArrived { payload, seen_ms }).await;
         } else if !record.key.as_deref().is_some_and(QuotaRecord::is_key) {
             self.plans.send(PlanArrived { payload }).await;
         }
@@ -135,19 +143,23 @@ pub async fn run(
     let exit_when_done = watch.exit_when_done;
     let tally = Tallying::start(config);
     let kafka = &config.kafka;
-    let topics = [kafka.results_topic.as_str(), kafka.control_topic.as_str(), kafka.tasks_topic.as_str()];
+    let topics =
+        [&kafka.results_topic, &kafka.control_topic, &kafka.tasks_topic, &kafka.status_topic].map(String::as_str);
     let mut events = broker.read(&topics).await?;
-    let web = Web::start(config).await?;
+    let web = Web::start(config, metrics_http::router(watch.probes.clone())).await?;
     let mut screen = Screen::new(config, watch);
     let mut ticks = tokio::time::interval(config.monitor.interval.clamp(SHORTEST, LOOK));
     let mut drawn: Option<Instant> = None;
-    let (mut herald, mut caught_up) = (Herald::default(), false);
+    let (mut herald, mut caught_up, mut heard) = (Herald::default(), false, false);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             () = drain.cancelled() => break,
             event = events.recv() => match event {
-                Some(ReadEvent::Record(record)) => tally.feed(config, record).await,
+                Some(ReadEvent::Record(record)) => {
+                    heard = true;
+                    tally.feed(config, record).await;
+                }
                 // What is known now is shown now.
                 Some(ReadEvent::CaughtUp) => (caught_up, drawn) = (true, None),
                 Some(ReadEvent::Failed(error)) => return Err(error.into()),
@@ -158,12 +170,17 @@ pub async fn run(
                 Wish::Quit => break,
             },
             _ = ticks.tick() => {
+                let due = drawn.is_none_or(|at| at.elapsed() + SHORTEST / 2 >= config.monitor.interval);
+                // Between two views nothing is counted again, unless somebody waits for the end or there is a clock to draw.
+                let waited_for = exit_when_done || config.sampling.stop_when_filled;
+                if !(due || (waited_for && std::mem::take(&mut heard)) || screen.ticks()) {
+                    continue;
+                }
                 let view = tally.view().await?;
                 let complete = view.progress.complete;
                 if caught_up && config.sampling.stop_when_filled {
                     herald.say(config, &*broker, &view.progress).await;
                 }
-                let due = drawn.is_none_or(|at| at.elapsed() + SHORTEST / 2 >= config.monitor.interval);
                 let lag = if due { lag(config, &*broker).await } else { None };
                 screen.show(Sight { view: view.clone(), lag: lag.clone(), caught_up }, due);
                 if due {
@@ -235,6 +252,11 @@ impl Screen {
         });
         let face = if face == Face::Full && tui.is_none() { Face::Lines } else { face };
         Self { face, style, tui, seen: None }
+    }
+
+    /// Whether it shows a time that passes.
+    fn ticks(&self) -> bool {
+        self.tui.is_some()
     }
 
     /// What the user wants; without a full screen nothing, ever.

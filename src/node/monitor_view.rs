@@ -10,6 +10,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::domain::progress::{ClassProgress, Progress, Reason, WorkerProgress};
+use crate::domain::roster::Presence;
 
 /// Widest line, characters.
 pub const WIDTH: usize = 80;
@@ -67,10 +68,26 @@ pub fn one_line(progress: &Progress, lag: Option<&[Lag]>) -> String {
     if let Some(eta) = p.eta_s.filter(|s| *s > 0) {
         let _ = write!(out, ", ETA {}", span(eta));
     }
+    // Those at work show in the numbers, and those that have gone are none of a line's business.
+    let words = presence(p, |presence| !matches!(presence, Presence::Working | Presence::Gone));
+    if !words.is_empty() {
+        let _ = write!(out, ", workers: {words}");
+    }
     if let Some(lag) = lag {
         let _ = write!(out, ", lag {}", lag.iter().map(|l| l.behind).sum::<u64>());
     }
     out
+}
+
+/// How many workers are at what; empty when none says anything.
+pub fn presence(p: &Progress, which: fn(Presence) -> bool) -> String {
+    let of = |presence| p.presence.iter().filter(|w| w.presence == presence).count();
+    let words = Presence::ALL
+        .into_iter()
+        .filter(|presence| which(*presence))
+        .map(|presence| (of(presence), presence.as_str()))
+        .filter(|(n, _)| *n > 0);
+    words.map(|(n, word)| format!("{n} {word}")).collect::<Vec<_>>().join(", ")
 }
 
 /// What is said at the end, for people.

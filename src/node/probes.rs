@@ -191,7 +191,7 @@ fn describe() {
         ("satellite_run_chips", "Chips of the run, by class"),
         ("satellite_run_chips_target", "Chips wanted, by class"),
         ("satellite_run_workers", "Workers that were heard of, by activity"),
-        ("satellite_plan_tasks", "Tasks this master has had acknowledged, and planned"),
+        ("satellite_plan_tasks", "Tasks of this master's plan: planned, and acknowledged by the broker"),
         ("process_resident_memory_bytes", "Resident memory"),
     ] {
         describe_gauge!(name, what);

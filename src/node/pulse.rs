@@ -1,12 +1,12 @@
 //! A worker's heartbeats: every few seconds its state on the status topic, and a last word when it leaves.
 //!
-//! Contract: nothing waits for a heartbeat; one that cannot be published is left out, and the next one says the
+//! Contract: a change of what it is at is said within a second. Nothing waits for a heartbeat; one that cannot be published is left out, and the next one says the
 //! same. The last one says `gone`, so that only workers that died are taken for lost. Trap: times are this
 //! machine's clock; who reads them should look at the broker's stamp as well.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,9 @@ use super::instruments::Instruments;
 use crate::actors::settler::Counts;
 use crate::adapters::broker::{Broker, GroupHandle, Record};
 use crate::domain::heartbeat::{Activity, Heartbeat};
+
+/// Time between two looks at what the worker is at: a change is said before the next heartbeat is due.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Longest time a heartbeat may take to be acknowledged.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,7 +43,8 @@ impl Pulse {
     /// Beats until `end`, then says the last word.
     pub async fn beat(self, broker: Arc<dyn Broker>, topic: String, end: CancellationToken) {
         let started_ms = now_ms();
-        let mut ticks = interval(self.interval);
+        let mut ticks = interval(self.interval.min(LOOK));
+        let mut said: Option<(Activity, Instant)> = None;
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             let gone = tokio::select! {
@@ -49,6 +53,12 @@ impl Pulse {
                 _ = ticks.tick() => false,
             };
             let activity = if gone { Activity::Gone } else { self.activity() };
+            // Half a look early is in time; the next one would be late.
+            let due = |(last, at): (Activity, Instant)| last != activity || at.elapsed() + LOOK / 2 >= self.interval;
+            if !said.is_none_or(due) {
+                continue;
+            }
+            said = Some((activity, Instant::now()));
             let beat = self.state(activity, started_ms);
             let payload = serde_json::to_vec(&beat).unwrap_or_default();
             let publish = broker.publish(Record::keyed(topic.as_str(), self.worker.as_bytes().to_vec(), payload));

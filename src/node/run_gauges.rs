@@ -7,6 +7,7 @@ use metrics::gauge;
 use super::monitor_view::Lag;
 use crate::domain::progress::Progress;
 use crate::domain::result::Status;
+use crate::domain::roster::Presence;
 
 /// Writes down how far the run is.
 pub fn record(progress: &Progress, lag: Option<&[Lag]>) {
@@ -23,6 +24,10 @@ pub fn record(progress: &Progress, lag: Option<&[Lag]>) {
         if let Some(target) = class.target {
             gauge!("satellite_run_chips_target", &labels).set(target as f64);
         }
+    }
+    for presence in Presence::ALL {
+        let workers = progress.presence.iter().filter(|w| w.presence == presence).count();
+        gauge!("satellite_run_workers", "activity" => presence.as_str()).set(workers as f64);
     }
     for lag in lag.into_iter().flatten() {
         gauge!("satellite_lag_tasks", "partition" => lag.partition.to_string()).set(lag.behind as f64);

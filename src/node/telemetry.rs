@@ -3,19 +3,17 @@
 //! Contract: everything is logged through `tracing` to standard error, so standard output stays free for
 //! what a command prints. `RUST_LOG`, when set, is used instead of `log.filter`. Colours only for people:
 //! text form, a terminal, no `NO_COLOR`. JSON is one object per line with the fields of the event and of
-//! the spans around it. Events about a task carry `task_id` and `worker`, from
-//! the span the intake opens; failures name their `stage`. [`task_span`] has all three.
+//! the span around it. Events about a task carry `task_id`, `worker` and `stage`, from delivery to the last file:
+//! each stage opens a span of its own (`Job::span`), of the highest level, so that no filter takes it away.
 //! Trap: a process has one log; the second [`init`] is refused.
 
 use std::io::IsTerminal;
 
-use tracing::Span;
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::config::{Log, LogFormat};
 use super::log_tap::LogTap;
-use crate::domain::task::TaskKey;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -82,11 +80,6 @@ where
     })
 }
 
-/// The span of one task in one stage; events inside carry its fields.
-pub fn task_span(task: &TaskKey, worker: &str, stage: &'static str) -> Span {
-    tracing::info_span!("task", task_id = task.task, run = %task.run, worker, stage)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -114,8 +107,7 @@ mod tests {
         let log = Log { format, filter: filter.into() };
         let subscriber = subscriber(&log, rust_log, colour, move || to.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
-            let key = TaskKey { run: "r1".into(), task: 7 };
-            let _in = task_span(&key, "w2", "pixels").entered();
+            let _in = tracing::error_span!("task", task_id = 7, worker = %"w2", stage = "pixels").entered();
             tracing::info!(blocks = 3, "read");
             tracing::debug!("hidden");
         });
@@ -125,7 +117,7 @@ mod tests {
     #[test]
     fn events_carry_task_worker_and_stage() {
         let text = log(LogFormat::Text, "info", None, false);
-        for part in ["INFO", "task_id=7", "run=r1", "worker=\"w2\"", "stage=\"pixels\"", "blocks=3", "read"] {
+        for part in ["INFO", "task_id=7", "worker=w2", "stage=\"pixels\"", "blocks=3", "read"] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("hidden") && !text.contains('\u{1b}'), "{text}");

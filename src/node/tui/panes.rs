@@ -7,7 +7,9 @@ use ratatui::text::{Line, Span};
 
 use super::draw::{Scene, paint};
 use crate::domain::cell::CellState;
+use crate::domain::crew::crew;
 use crate::domain::progress::{ClassProgress, Reason};
+use crate::domain::roster::Presence;
 use crate::domain::view::View;
 use crate::node::monitor_view::{Lag, Style, bar, fit, lag_words, of, span};
 
@@ -75,16 +77,33 @@ fn reasons<'a>(title: &str, reasons: &[Reason], most: usize, width: usize) -> Ve
     reasons.iter().take(most).enumerate().map(line).collect()
 }
 
-/// One line for each worker.
+/// One line for each worker; what it has in flight below it.
 pub(super) fn workers<'a>(view: &View, width: usize) -> Vec<Line<'a>> {
-    let room = width.saturating_sub(9 + 8 + 10 + 14).clamp(8, 40);
-    let head = format!("{:<room$} {:>8} {:>7} {:>9} {:>13}", "worker", "tasks", "failed", "chips", "last result");
+    let hands = crew(&view.progress);
+    let room = width.saturating_sub(10 + 7 + 7 + 8 + 8 + 7 + 6 + 9).clamp(8, 40);
+    let head = format!(
+        "{:<room$} {:<8} {:>6} {:>6} {:>7} {:>7} {:>6} {:>5} {:>8}",
+        "worker", "is", "tasks", "failed", "chips", "chips/s", "MB/s", "cache", "heard"
+    );
     let mut lines = vec![Line::styled(fit(&head, width), DIM)];
-    for w in &view.progress.workers {
-        let ago = format!("{} ago", span(view.at_ms.saturating_sub(w.last_ms) / 1000));
-        let name = fit(&w.worker, room);
-        let text = format!("{name:<room$} {:>8} {:>7} {:>9} {ago:>13}", w.tasks, w.failed, w.chips);
+    let dash = || "-".to_owned();
+    for hand in &hands {
+        let text = format!(
+            "{:<room$} {:<8} {:>6} {:>6} {:>7} {:>7} {:>6} {:>5} {:>8}",
+            fit(&hand.worker, room),
+            hand.presence.map_or("-", Presence::as_str),
+            hand.tasks,
+            hand.failed,
+            hand.chips,
+            hand.chips_per_s.map_or_else(dash, |n| format!("{n:.1}")),
+            hand.bytes_per_s.map_or_else(dash, |n| format!("{:.1}", n / 1e6)),
+            hand.cache_share.map_or_else(dash, |n| format!("{:.0}%", n * 100.0)),
+            span(view.at_ms.saturating_sub(hand.heard_ms) / 1000),
+        );
         lines.push(Line::raw(fit(&text, width)));
+        if !hand.stages.is_empty() {
+            lines.push(Line::styled(fit(&format!("  in flight: {}", hand.stages), width), DIM));
+        }
     }
     lines
 }

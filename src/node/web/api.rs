@@ -17,7 +17,8 @@ use super::tasks::{Asked, Part};
 use super::{Moment, Site};
 use crate::domain::cell::{Cell, CellState};
 use crate::domain::classes::ClassId;
-use crate::domain::progress::{ClassProgress, Progress, Reason, WorkerProgress};
+use crate::domain::crew::{Hand, crew};
+use crate::domain::progress::{ClassProgress, Progress, Reason};
 use crate::domain::throughput::Throughput;
 use crate::node::monitor_view::Lag;
 
@@ -67,12 +68,12 @@ async fn classes(State(site): State<Arc<Site>>) -> Response {
 
 async fn workers(State(site): State<Arc<Site>>) -> Response {
     #[derive(Serialize)]
-    struct Answer<'a> {
+    struct Answer {
         at_ms: u64,
-        workers: &'a [WorkerProgress],
+        workers: Vec<Hand>,
     }
     let moment = site.moment();
-    Json(Answer { at_ms: moment.view.at_ms, workers: &moment.view.progress.workers }).into_response()
+    Json(Answer { at_ms: moment.view.at_ms, workers: crew(&moment.view.progress) }).into_response()
 }
 
 /// A cell as JSON.

@@ -68,11 +68,12 @@ pub struct Web {
 }
 
 impl Web {
-    /// Begins to serve on `monitor.listen`, if there is such an address and it is free.
+    /// Begins to serve on `monitor.listen`, if there is such an address and it is free; `others` are the routes of
+    /// other parts (metrics, health), which the guard stands before too.
     ///
     /// # Errors
     /// A system that gives no threads.
-    pub async fn start(config: &Config) -> Result<Self, NodeError> {
+    pub async fn start(config: &Config, others: Router) -> Result<Self, NodeError> {
         let (to, seen) = watch::channel(Arc::new(Moment::empty()));
         let stop = CancellationToken::new();
         let mut web = Self { to, address: None, _stop: stop.clone().drop_guard() };
@@ -96,7 +97,7 @@ impl Web {
             watchers: Arc::new(Semaphore::new(WATCHERS)),
             interval_s: config.monitor.interval.as_secs().max(2),
         };
-        let app = router(Arc::new(site), Guard::of(&config.monitor));
+        let app = router(Arc::new(site), others, Guard::of(&config.monitor));
         tokio::spawn(serve::serve(listener, app, stop));
         tracing::info!("the run can be watched at http://{}/", web.address.unwrap_or(address));
         Ok(web)
@@ -114,7 +115,7 @@ impl Web {
 }
 
 /// All routes, behind the guard.
-fn router(site: Arc<Site>, guard: Guard) -> Router {
+fn router(site: Arc<Site>, others: Router, guard: Guard) -> Router {
     Router::new()
         .route("/", get(page::overview))
         .route("/tasks", get(tasks::list))
@@ -126,7 +127,7 @@ fn router(site: Arc<Site>, guard: Guard) -> Router {
         .route("/icon.svg", get(async || asset("image/svg+xml", include_str!("icon.svg"))))
         .nest("/api/v1", api::router())
         .with_state(site)
-        // Routers of other parts (metrics, health) are merged here, before the guard is put around all of them.
+        .merge(others)
         .fallback(async || problem(StatusCode::NOT_FOUND, "there is no such page"))
         .layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check))
 }

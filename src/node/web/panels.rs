@@ -8,15 +8,17 @@ use maud::{Markup, html};
 use super::words::{ago, class_name, colour, count, moment as when, rate, span};
 use super::{Moment, chart, map};
 use crate::domain::cell::{Cell, CellState};
+use crate::domain::crew::{Hand, crew};
 use crate::domain::plan_record::PlanState;
 use crate::domain::progress::{ClassProgress, Progress, Reason};
+use crate::domain::roster::Presence;
 use crate::domain::view::View;
 
 /// Pictures on the overview, and most of one task.
 const PICTURES: usize = 12;
 const PICTURES_OF_TASK: u64 = 3;
 /// Failures and workers on the overview.
-const FAILURES: usize = 8;
+const FAILURES: usize = 5;
 const WORKERS: usize = 24;
 
 /// A part of the overview that is replaced as a whole.
@@ -37,8 +39,8 @@ pub(super) fn all(moment: &Moment, dataset: bool) -> Vec<Panel> {
         panel("map", map_panel(view)),
         panel("throughput", html! { h2 { "Chips over time" } (chart::chart(&view.throughput)) }),
         panel("chips", newest(view, dataset)),
-        panel("failures", failures(view)),
         panel("workers", workers(progress, view.at_ms)),
+        panel("failures", failures(view)),
     ]
 }
 
@@ -201,23 +203,43 @@ fn failure(cell: &Cell, now_ms: u64) -> Markup {
 }
 
 fn workers(p: &Progress, now_ms: u64) -> Markup {
+    let hands = crew(p);
+    let heard = hands.iter().any(|hand| hand.presence.is_some());
     html! {
         h2 { "Workers" }
-        @if p.workers.is_empty() { p.faint { "None has reported a task yet." } }
+        @if hands.is_empty() { p.faint { "None has said anything yet." } }
         @else {
             div.scroll tabindex="0" role="region" aria-label="Workers" { table {
-                thead { tr { th { "Worker" } th.n { "Tasks" } th.n { "Failed" } th.n { "Chips" } th.n { "Last result" } } }
-                tbody { @for w in p.workers.iter().take(WORKERS) {
-                    tr {
-                        th scope="row" { (w.worker) }
-                        td.n { (count(w.tasks)) }
-                        td.n { (count(w.failed)) }
-                        td.n { (count(w.chips)) }
-                        td.n { time datetime=(when(w.last_ms)) { (ago(w.last_ms, now_ms)) } }
-                    }
+                thead { tr {
+                    th { "Worker" } @if heard { th { "Is" } }
+                    th.n { "Tasks" } th.n { "Failed" } th.n { "Chips" }
+                    @if heard { th.n { "Chips/s" } th.n { "MB/s" } th.n { "Cache" } th { "In flight" } }
+                    th.n { "Heard" }
                 } }
+                tbody { @for hand in hands.iter().take(WORKERS) { (worker(hand, heard, now_ms)) } }
             } }
-            @if p.workers.len() > WORKERS { p.faint { "and " (p.workers.len() - WORKERS) " more" } }
+            @if hands.len() > WORKERS { p.faint { "and " (hands.len() - WORKERS) " more: " a href="/api/v1/workers" { "all of them" } } }
+        }
+    }
+}
+
+fn worker(hand: &Hand, heard: bool, now_ms: u64) -> Markup {
+    let dash = || "–".to_owned();
+    let cache = hand.cache_share.map_or_else(dash, |share| format!("{:.0} %", share * 100.0));
+    html! {
+        tr {
+            th scope="row" { (hand.worker) @if !hand.host.is_empty() && !hand.worker.starts_with(&hand.host) { br; small { (hand.host) } } }
+            @if heard { td { (hand.presence.map_or("–", Presence::as_str)) } }
+            td.n { (count(hand.tasks)) }
+            td.n { (count(hand.failed)) }
+            td.n { (count(hand.chips)) }
+            @if heard {
+                td.n { (hand.chips_per_s.map_or_else(dash, rate)) }
+                td.n { (hand.bytes_per_s.map_or_else(dash, |bytes| rate(bytes / 1e6))) }
+                td.n { (cache) }
+                td { (hand.stages) }
+            }
+            td.n { time datetime=(when(hand.heard_ms)) { (ago(hand.heard_ms, now_ms)) } }
         }
     }
 }
