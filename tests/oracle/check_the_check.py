@@ -109,8 +109,8 @@ SPOILERS = {
     "a file was changed after it was written": (lambda c: (c.save(), c.rewrite("masks", class_gone)), "SHA-256 is"),
     "another share of bad pixels is claimed": (
         lambda c: c.chip["provenance"].update(bad_fraction=0.04321), "bad fraction is 0.04321"),
-    "the offset was subtracted in vain": (
-        lambda c: c.chip["provenance"].update(offset=1000, offset_rule="pixels"), "offset is (1000"),
+    "another offset is claimed": (
+        lambda c: c.chip["provenance"].update(offset=7), "offset is (7"),
     "the chip is of another season": (lambda c: c.chip.update(season="winter" if c.chip["season"] != "winter" else "summer"),
         "is not in season"),
     "a tag is another run's": (lambda c: c.rewrite("images", tags={"RUN": "other"}), "tags is"),
