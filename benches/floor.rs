@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use satellite_pipeline::adapters::geotiff::{Compression, Place, encode_image, encode_mask};
+use satellite_pipeline::adapters::geotiff::{Compression, MaskLook, Place, encode_image, encode_mask};
 use satellite_pipeline::adapters::imagery::block::{self, Samples};
 use satellite_pipeline::adapters::imagery::cut::{Cut, Resampling};
 use satellite_pipeline::adapters::imagery::header::Cog;
@@ -172,7 +172,8 @@ fn make(cogs: &[Cog], needed: &[BTreeSet<u32>], jobs: &[Job], compression: Compr
         let place = Place { grid: &record.grid, epsg: record.epsg };
         let metadata = [("ITEM", &*record.item), ("COLLECTION", &*record.collection), ("DATETIME", &*record.datetime)];
         let image = encode_image(place, &BANDS, &metadata, &pixels, compression).unwrap();
-        let mask = encode_mask(place, &[[0; 3]; 256], mask, compression).unwrap();
+        let plain = MaskLook { palette: [[0; 3]; 256], names: Vec::new(), nodata: 0 };
+        let mask = encode_mask(place, &plain, &[], mask, compression).unwrap();
         lap(&mut steps.encode);
         std::fs::write(out.join(format!("{}.image", record.name)), image).unwrap();
         std::fs::write(out.join(format!("{}.mask", record.name)), mask).unwrap();

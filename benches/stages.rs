@@ -17,7 +17,7 @@ use gdal::raster::{Buffer, RasterCreationOptions};
 use gdal::spatial_ref::SpatialRef;
 use satellite_pipeline::adapters::dataset::DatasetStore as _;
 use satellite_pipeline::adapters::dataset::disk::DiskStore;
-use satellite_pipeline::adapters::geotiff::{Compression, Place, encode_image, encode_mask};
+use satellite_pipeline::adapters::geotiff::{Compression, MaskLook, Place, encode_image, encode_mask};
 use satellite_pipeline::adapters::imagery::block::{self, Samples};
 use satellite_pipeline::adapters::imagery::cut::{Cut, Resampling};
 use satellite_pipeline::adapters::imagery::header::{Codec, Cog};
@@ -182,7 +182,7 @@ const CHIP: PixelGrid = PixelGrid { x0: X0, y0: Y0, res: 10.0, width: 256, heigh
 fn rasterise_64_parcels(bencher: Bencher) {
     let labels = labels();
     let mut scratch = Scratch::default();
-    bencher.bench_local(|| labels.mask(&CHIP, &mut scratch));
+    bencher.bench_local(|| labels.mask(&CHIP, 0, &mut scratch));
 }
 
 const CODECS: [(&str, Compression); 5] = [
@@ -209,9 +209,10 @@ fn encode_image_10_bands(bencher: Bencher, codec: &str) {
 
 #[divan::bench]
 fn encode_mask_zstd_1(bencher: Bencher) {
-    let mask = labels().mask(&CHIP, &mut Scratch::default());
+    let mask = labels().mask(&CHIP, 0, &mut Scratch::default());
     let place = Place { grid: &CHIP, epsg: 32630 };
-    bencher.bench_local(|| encode_mask(place, &[[9; 3]; 256], &mask, Compression::Zstd(1)).unwrap());
+    let plain = MaskLook { palette: [[9; 3]; 256], names: Vec::new(), nodata: 0 };
+    bencher.bench_local(|| encode_mask(place, &plain, &[], &mask, Compression::Zstd(1)).unwrap());
 }
 
 /// The parcels of one cell of 0.05 degrees with their margin, in a layer of some 3,000.

@@ -62,6 +62,8 @@ fn defaults_are_complete_and_possible() {
     assert_eq!(config.stac.season(), None);
     assert_eq!(config.stac.seasons["winter"], ["2023-01-01", "2023-03-20"]);
     assert_eq!(config.parcels.classes(), None);
+    assert_eq!((config.chips.max_bad_fraction, &config.chips.bad_scl[..]), (0.05, &[0, 1, 3, 8, 9, 10, 11][..]));
+    assert_eq!((config.labels.unlabelled, config.stac.by_class[&class(5)].as_str()), (0, "spring"));
 }
 
 #[test]
@@ -151,12 +153,12 @@ fn whole_tables_replace_and_properties_add_up() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (dir.path().join("a.toml"), dir.path().join("b.toml"));
     std::fs::write(&a, "[sampling.probabilities]\n1 = 0.5\n2 = 0.5\n[kafka.properties]\n\"a.b\" = 1\n").unwrap();
-    std::fs::write(&b, "sampling.probabilities = { 3 = 1 }\nkafka.properties.\"c.d\" = false\nstac.seasons = { all = [2023-01-01, 2023-12-31] }\n")
+    std::fs::write(&b, "sampling.probabilities = { 3 = 1 }\nkafka.properties.\"c.d\" = false\nstac.seasons = { year = [2023-01-01, 2023-12-31] }\n")
         .unwrap();
     let config = Config::load(&[a, b], [], &sets(&["sampling.probabilities.8=0.1"])).unwrap();
     let classes: Vec<u8> = config.sampling.probabilities.keys().map(|c| c.get()).collect();
     assert_eq!(classes, [3, 8]);
-    assert_eq!(config.stac.seasons.keys().collect::<Vec<_>>(), ["all"]);
+    assert_eq!(config.stac.seasons.keys().collect::<Vec<_>>(), ["year"]);
     let properties = config.kafka.properties.as_map();
     assert_eq!((properties["a.b"].as_str(), properties["c.d"].as_str()), ("1", "false"));
 }
@@ -181,7 +183,7 @@ fn a_mistake_names_key_origin_and_what_is_allowed() {
     assert_eq!(wrong("grid = 3\n"), "grid = 3 (my.toml:1): is a section; allowed: [grid] with keys, or grid.key");
     assert_eq!(
         set(&["sampling.mode=balance"]).unwrap_err(),
-        "sampling.mode = \"balance\" (--set sampling.mode): is not allowed; allowed: \"balanced\" or \"basic\""
+        "sampling.mode = \"balance\" (--set sampling.mode): is not allowed; allowed: \"balanced\", \"auto\" or \"basic\""
     );
     assert_eq!(
         Config::load(&[], env(&[("NODE__KAFKA__PARTITONS", "3")]), &[]).unwrap_err().to_string(),
@@ -209,7 +211,7 @@ fn all_mistakes_come_at_once() {
     assert_eq!(
         text,
         "kafka.dlq_topic (my.toml:2): is the same topic as kafka.tasks_topic; each needs its own\n\
-         stac.season (my.toml:4): there is no season `monsoon`; allowed: random, autumn, spring, summer, winter"
+         stac.season (my.toml:4): there is no season `monsoon`; allowed: random, all, by_class, autumn, spring, summer, winter"
     );
     let echo = set(&["sampling.probabilities={\"1\"=2}"]).unwrap_err();
     assert_eq!(echo.lines().count(), 1, "{echo}");
@@ -252,6 +254,21 @@ fn impossible_values_are_refused() {
         "stac.seasons.x = [\"2023-03-02\", \"2023-03-01\"]",
         "stac.seasons.x = [\"2023-03-02\"]",
         "stac.seasons.random = [\"2023-03-01\", \"2023-03-02\"]",
+        "stac.seasons.all = [\"2023-03-01\", \"2023-03-02\"]",
+        "stac.season = \"by_class\"\nstac.by_class = { 5 = \"monsoon\" }",
+        "stac.by_class.300 = \"summer\"",
+        "stac.widen = \"everything\"",
+        "stac.max_scenes = 0",
+        "chips.bad_scl = [0, 12]",
+        "chips.bad_scl = [8, 8]",
+        "chips.bad_scl = [\"clouds\"]",
+        "chips.max_bad_fraction = 1.5",
+        "chips.harmonise = true",
+        "labels.invalid = \"ignore\"",
+        "labels.unlabelled = 254",
+        "labels.erode_m = -1",
+        "sampling.quota.5 = 0.5",
+        "sampling.min_distance_m = 100000",
         "chips.size = 250",
         "chips.resolution = 15",
         "chips.resolution = 20",
@@ -278,6 +295,11 @@ fn impossible_values_are_refused() {
         "output.name_template = \"class{class}_parcel{parcel}\"",
         "output.name_template = \"task{task}_class{class}_chip{chip}\"",
         "sampling.mode = \"basic\"\nsampling.probabilities = {}",
+        "stac.by_class = { 5 = \"monsoon\" }",
+        "stac.season = \"by_class\"\nstac.by_class = { 5 = \"spring\" }",
+        "stac.season = \"all\"\noutput.name_template = \"{season}_{parcel}\"",
+        "chips.bad_scl = []",
+        "sampling.mode = \"auto\"\nsampling.quota = { 7 = 100 }",
         "kafka.bootstrap_servers = \"SASL_SSL://a.b:9093, c:1\"",
         "stac.relative_href_base = \"file:///data/\"",
     ] {

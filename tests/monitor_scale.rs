@@ -2,7 +2,7 @@
 //!
 //! Contract: the figures are printed (`--nocapture`) and bounded; the monitor is the real one, page and all, in this
 //! process, so memory is that of the monitor, the embedded broker with all messages, and the test together.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ const CHIPS: u64 = 50;
 /// What a monitor of this size may use, and how long it may take to know everything again. The build is not optimised.
 const MOST_BYTES: usize = 200 << 20;
 const LONGEST: Duration = Duration::from_secs(10);
-/// Of a core, while one page follows a finished run.
+/// Of a core, while one page follows a run on which nothing happens, and one of which five results a second arrive.
 const SHARE: f64 = 0.05;
 
 fn resident() -> usize {
@@ -79,10 +79,6 @@ async fn publish_run(broker: &EmbeddedBroker) {
     }
 }
 
-async fn get(url: &str) -> serde_json::Value {
-    reqwest::get(url).await.unwrap().json().await.unwrap()
-}
-
 #[test]
 fn a_million_chips_fit_and_are_known_again_in_seconds() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -120,7 +116,16 @@ fn a_million_chips_fit_and_are_known_again_in_seconds() {
             }
             took.push(began.elapsed());
             if took.len() == 2 {
-                follow(&url).await;
+                let quiet = follow(&url, Duration::from_secs(20)).await;
+                let more = actix::spawn(improve(broker.clone()));
+                let busy = follow(&url, Duration::from_secs(30)).await;
+                more.abort();
+                println!(
+                    "followed by one page: {:.1} % of a core, {:.1} % while results arrive",
+                    quiet * 100.0,
+                    busy * 100.0
+                );
+                assert!(quiet <= SHARE && busy <= SHARE, "{quiet} and {busy} of a core");
             }
             stop.cancel();
             monitor.await.unwrap().unwrap();
@@ -132,29 +137,34 @@ fn a_million_chips_fit_and_are_known_again_in_seconds() {
     });
 }
 
-/// One page is open for half a minute.
-async fn follow(url: &str) {
+/// Five tasks a second that had failed succeed, over the whole map.
+async fn improve(broker: EmbeddedBroker) {
+    for task in (40..TASKS).step_by(40) {
+        let message = serde_json::json!({
+            "task_id": task, "worker_id": "host-1", "bbox": [0, 40, 0.05, 40.05], "run_id": "big", "chips_saved": CHIPS,
+            "chips_per_class": { "3": CHIPS }, "status": "success", "finished_ms": 1_700_020_000_000_u64 + task,
+        });
+        broker.publish(Record::keyed("satellite-results", format!("{task}"), message.to_string())).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// One page is open for so long; the answer is the share of a core that all of this process took.
+async fn follow(url: &str, time: Duration) -> f64 {
     let page = reqwest::get(url).await.unwrap().text().await.unwrap();
     assert!(page.len() < 600_000, "a page of {} bytes", page.len());
-    let failures = get(&format!("{url}/api/v1/failures?per_page=1000")).await;
-    assert_eq!((&failures["total"], failures["cells"].as_array().unwrap().len()), (&(TASKS / 40).into(), 500));
     let mut live = reqwest::get(format!("{url}/live")).await.unwrap();
     let (began, before) = (Instant::now(), cpu());
     let mut received = 0;
-    while began.elapsed() < Duration::from_secs(30) {
-        let left = Duration::from_secs(30).saturating_sub(began.elapsed());
+    while began.elapsed() < time {
+        let left = time.saturating_sub(began.elapsed());
         match tokio::time::timeout(left, live.chunk()).await {
             Ok(chunk) => received += chunk.unwrap().expect("the stream goes on").len(),
             Err(_) => break,
         }
     }
     let share = (cpu() - before) / began.elapsed().as_secs_f64();
-    println!(
-        "a page of {} kB; followed for 30 s: {} kB, {:.1} % of a core",
-        page.len() / 1000,
-        received / 1000,
-        share * 100.0
-    );
+    println!("a page of {} kB, {} kB in {} s", page.len() / 1000, received / 1000, time.as_secs());
     assert!(received > 10_000, "{received} bytes");
-    assert!(share <= SHARE, "{share} of a core");
+    share
 }

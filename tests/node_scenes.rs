@@ -90,8 +90,10 @@ fn a_damaged_file_sends_its_chips_to_the_next_date() {
         world.verify();
         let (items, reasons) = account(&world);
         assert!(items.keys().all(|item| !item.contains("20230425")), "{what}: {items:?}");
-        assert_eq!(items.values().sum::<usize>(), undisturbed().len() / 2, "{what}: {items:?} {reasons:?}");
-        assert!(reasons.is_empty(), "{what}: {reasons:?}");
+        // The other dates are cloudier, and a few parcels lie under clouds in all of them.
+        let (chips, clouded) = (items.values().sum::<usize>(), reasons.get("cloud").map_or(0, |(n, _)| *n));
+        assert!(reasons.keys().all(|reason| reason == "cloud"), "{what}: {reasons:?}");
+        assert!(chips + clouded >= undisturbed().len() / 2 && clouded * 10 < chips, "{what}: {items:?} {reasons:?}");
     }
 }
 

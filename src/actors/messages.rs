@@ -13,15 +13,16 @@ use tracing::Span;
 
 use super::ticket::{Outcome, Ticket};
 use crate::adapters::broker::Delivery;
+use crate::domain::candidate::Candidate;
+use crate::domain::choice::Choice;
 use crate::domain::classes::ClassId;
 use crate::domain::failure::Failure;
 use crate::domain::label_index::LabelIndex;
 use crate::domain::manifest::{ChipRecord, Rejection};
 use crate::domain::parcel::Parcel;
+use crate::domain::provenance::Provenance;
 use crate::domain::result::{Status, TaskResult};
-use crate::domain::scene::Scene;
 use crate::domain::task::{Task, TaskKey};
-use crate::domain::window::Window;
 
 /// A message has come from the broker. To the intake.
 pub struct TaskArrived {
@@ -46,7 +47,7 @@ pub struct Job {
     pub started: Instant,
     /// Name of this worker.
     pub worker: Arc<str>,
-    /// Parcels that were drawn and are not wanted any more, because their class has enough chips.
+    /// Parcels that were drawn and may be no centres, or are not wanted any more because their class has enough chips.
     pub left_out: Vec<Rejection>,
 }
 
@@ -81,24 +82,32 @@ pub struct FindScenes {
     pub parcels: Arc<Vec<Parcel>>,
 }
 
-/// A scene that can give a chip.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    /// The scene.
-    pub scene: Arc<Scene>,
-    /// The chip's window on the scene's 10 m grid.
-    pub window: Window,
-    /// What was searched: a season's name, or `every season`.
-    pub season: Arc<str>,
-}
-
 /// A chip to be made.
 #[derive(Debug, Clone)]
 pub struct ChipPlan {
     /// The parcel in its centre.
     pub drawn: Drawn,
-    /// Scenes that can give it, best first; at least one.
-    pub candidates: Vec<Candidate>,
+    /// The season it is wanted from, by its place among the run's seasons.
+    pub season: usize,
+    /// Steps of the search that were made for it.
+    pub steps: usize,
+    /// The scenes found so far.
+    pub choice: Choice,
+    /// Why the last candidate was refused: a reason and its detail.
+    pub refused: Option<(&'static str, String)>,
+}
+
+impl ChipPlan {
+    /// A chip that may be looked for in `scenes` scenes, none of which is known yet.
+    pub fn new(drawn: Drawn, season: usize, scenes: usize) -> Self {
+        Self { drawn, season, steps: 0, choice: Choice::new(scenes), refused: None }
+    }
+
+    /// The candidate that was wanted is no use.
+    pub fn refuse(&mut self, reason: &'static str, detail: impl Into<String>) {
+        self.choice.refused();
+        self.refused = Some((reason, detail.into()));
+    }
 }
 
 /// Read the windows of a task's chips. To the pixels stage.
@@ -117,10 +126,10 @@ pub struct Rasterise {
     pub drawn: Drawn,
     /// Where the pixels come from.
     pub from: Candidate,
-    /// Position of the chip.
-    pub grid: crate::domain::scene::PixelGrid,
-    /// (bands, rows, cols), DN.
+    /// (bands, rows, cols), DN, harmonised.
     pub pixels: Vec<u16>,
+    /// What was found out about the pixels.
+    pub provenance: Provenance,
 }
 
 /// Write a chip. To the writer.
@@ -156,6 +165,17 @@ pub enum ChipOutcome {
     Abandoned,
 }
 
+impl ChipOutcome {
+    /// Season of the chip, where it is known: tells the chips of one parcel apart.
+    fn season(&self) -> &str {
+        match self {
+            Self::Written(record) => &record.season,
+            Self::Rejected(rejection) => &rejection.season,
+            Self::Broken(_) | Self::Abandoned => "",
+        }
+    }
+}
+
 /// A task whose chips are on their way: collects what becomes of them.
 ///
 /// Each chip carries one `Arc` of it; whoever gives back the last one ([`Fan::give_back`]) gets the task
@@ -177,7 +197,7 @@ type SharedLabels = Arc<OnceLock<Result<Arc<LabelIndex>, Failure>>>;
 pub struct Done {
     /// The task.
     pub job: Job,
-    /// Outcome by number of the chip, ascending.
+    /// Outcome by number of the chip, ascending, and by season.
     pub outcomes: Vec<(u32, ChipOutcome)>,
     /// Status to report when there was nothing to do; `None`: by the outcomes.
     pub skipped: Option<Status>,
@@ -221,7 +241,7 @@ impl Fan {
             tracing::error!(task = %fan.job.key, "{} of {} chips vanished", fan.expected - outcomes.len(), fan.expected);
             return None;
         }
-        outcomes.sort_by_key(|(chip, _)| *chip);
+        outcomes.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.season().cmp(y.season())));
         Some(Done { job: fan.job, outcomes, skipped: None })
     }
 }

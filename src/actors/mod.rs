@@ -1,10 +1,13 @@
 //! The stages of a node: thin actors that receive, call a rule or a door, and pass on.
 
+pub mod blocks;
 pub mod cpu;
+pub mod finder;
 pub mod health;
 pub mod intake;
 pub mod lane;
 pub mod messages;
+pub mod offsets;
 pub mod pixels;
 pub mod planner;
 pub mod publisher;

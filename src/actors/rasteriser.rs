@@ -12,15 +12,16 @@ use super::lane::{Credited, Lane};
 use super::messages::{ChipOutcome, Conclude, Fan, Rasterise, WriteChip};
 use crate::adapters::crs::{Crs, CrsError, Transform};
 use crate::adapters::failpoint::reach;
-use crate::adapters::geotiff::{Compression, Place, encode_image, encode_mask};
+use crate::adapters::geotiff::{Compression, MaskLook, Place, encode_image, encode_mask};
+use crate::adapters::shapes;
 use crate::domain::band::Band;
 use crate::domain::chip_name::{NameParts, NameTemplate};
+use crate::domain::chip_tags::{Tagged, chip_tags};
 use crate::domain::failure::Failure;
 use crate::domain::label_index::{Label, LabelIndex};
 use crate::domain::labels::{Scratch, histogram};
 use crate::domain::manifest::{ChipRecord, FileRecord, Rejection};
 use crate::domain::parcel::Parcel;
-use crate::domain::provenance::Provenance;
 
 /// What the rasteriser needs.
 #[derive(Clone)]
@@ -44,12 +45,25 @@ pub struct Encoding {
     pub crs: Crs,
     /// Bands of the image, in order.
     pub bands: Vec<Band>,
-    /// Colours of the mask's values.
-    pub palette: [[u8; 3]; 256],
+    /// Colours and names of the mask's values.
+    pub look: MaskLook,
+    /// What of the parcels becomes a label.
+    pub labels: LabelRules,
     /// Compression of both files.
     pub compression: Compression,
     /// Names of chips.
     pub names: NameTemplate,
+}
+
+/// What of the parcels becomes a label.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LabelRules {
+    /// Metres next to a parcel's edge that are not labelled.
+    pub erode_m: f64,
+    /// Value of pixels without a label.
+    pub unlabelled: u8,
+    /// Smallest share of a chip's pixels that is labelled, 0 to 1.
+    pub min_share: f64,
 }
 
 impl Actor for Rasteriser {
@@ -98,31 +112,50 @@ impl Rasteriser {
 impl Encoding {
     /// Burns, encodes, and describes one chip.
     fn encode(&self, asked: Rasterise) -> Result<WriteChip, ChipOutcome> {
-        let Rasterise { fan, drawn, from, grid, pixels } = asked;
+        let Rasterise { fan, drawn, from, pixels, mut provenance } = asked;
+        let grid = from.grid;
         let broken = |reason: String| ChipOutcome::Broken(Failure::permanent("rasteriser", reason));
         let epsg = from.scene.epsg;
-        let make = |parcels: &[Parcel]| {
-            self.labels(parcels, epsg).map_err(|e| Failure::permanent("rasteriser", e.to_string()))
-        };
+        let make =
+            |parcels: &[Parcel]| self.index(parcels, epsg).map_err(|e| Failure::permanent("rasteriser", e.to_string()));
         let labels = fan.labels(epsg, make).map_err(ChipOutcome::Broken)?;
-        let mask = labels.mask(&grid, &mut Scratch::default());
+        let mut scratch = Scratch::default();
+        let mask = labels.mask(&grid, self.labels.unlabelled, &mut scratch);
         let counts = histogram(&mask);
-        if counts[0] as usize == mask.len() {
+        let share = 1.0 - f64::from(counts[usize::from(self.labels.unlabelled)]) / mask.len().max(1) as f64;
+        if share == 0.0 || share < self.labels.min_share {
+            let (reason, detail) = match share == 0.0 {
+                true => ("empty_mask", "no pixel centre lies in a labelled parcel".to_owned()),
+                false => ("few_labels", format!("{:.1} % of the pixels are labelled", share * 100.0)),
+            };
             return Err(ChipOutcome::Rejected(Rejection {
                 parcel: drawn.parcel,
                 class: drawn.class,
-                reason: "empty_mask".into(),
-                detail: "no pixel centre lies in a labelled parcel".into(),
+                season: from.season.to_string(),
+                reason: reason.into(),
+                detail,
             }));
         }
+        provenance.parcels = labels.parcels(&grid, &mut scratch);
         let place = Place { grid: &grid, epsg };
         let bands: Vec<&str> = self.bands.iter().map(|b| b.name()).collect();
         let datetime = from.scene.datetime.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
-        let metadata = [("ITEM", &*from.scene.id), ("COLLECTION", &*from.scene.collection), ("DATETIME", &*datetime)];
+        let job = fan.job();
+        let tags = chip_tags(&Tagged {
+            scene: &from.scene,
+            season: &from.season,
+            datetime: &datetime,
+            parcel: drawn.parcel,
+            class: drawn.class,
+            run: &job.key.run,
+            seed: job.seed,
+            provenance: &provenance,
+        });
+        let metadata: Vec<(&str, &str)> = tags.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let image =
             encode_image(place, &bands, &metadata, &pixels, self.compression).map_err(|e| broken(e.to_string()))?;
-        let mask = encode_mask(place, &self.palette, &mask, self.compression).map_err(|e| broken(e.to_string()))?;
-        let job = fan.job();
+        let mask =
+            encode_mask(place, &self.look, &metadata, &mask, self.compression).map_err(|e| broken(e.to_string()))?;
         let name = self.names.name(&NameParts {
             worker: &self.worker,
             task: job.task.task_id,
@@ -130,6 +163,7 @@ impl Encoding {
             chip: drawn.chip,
             parcel: drawn.parcel,
             run: &job.key.run,
+            season: &from.season,
         });
         let pending = || FileRecord { bytes: 0, sha256: String::new() };
         let record = ChipRecord {
@@ -144,25 +178,25 @@ impl Encoding {
             epsg,
             grid,
             pixels: (0..=255).zip(counts).filter(|(_, n)| *n > 0).collect(),
-            provenance: Provenance {
-                product_uri: from.scene.product_uri.clone(),
-                baseline: from.scene.baseline.clone(),
-                ..Provenance::default()
-            },
+            provenance,
             image: pending(),
             mask: pending(),
         };
         Ok(WriteChip { fan, record, chip: drawn.chip, image, mask })
     }
 
-    /// The labelled parcels in the CRS `epsg`; those without a place there are left out.
-    fn labels(&self, parcels: &[Parcel], epsg: u32) -> Result<LabelIndex, CrsError> {
+    /// The labelled parcels in the CRS `epsg`, drawn in if that is wanted; those without a place there are left out.
+    fn index(&self, parcels: &[Parcel], epsg: u32) -> Result<LabelIndex, CrsError> {
         let transform = Transform::new(&self.crs, &Crs::epsg(epsg)?)?;
         let mut labels = Vec::with_capacity(parcels.len());
         for parcel in parcels {
             let Some(class) = parcel.class else { continue };
             let mut shape = parcel.shape.clone();
             transform.points_or_nan(shape.points_mut())?;
+            if self.labels.erode_m > 0.0 {
+                let Some(smaller) = shapes::eroded(&shape, self.labels.erode_m) else { continue };
+                shape = smaller;
+            }
             labels.push(Label { id: parcel.id, class, shape });
         }
         Ok(LabelIndex::new(labels))

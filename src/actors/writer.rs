@@ -223,6 +223,9 @@ pub fn store_failure(stage: &'static str, error: &StoreError) -> Failure {
     Failure { severity: error.severity(), stage, reason: error.to_string(), retry_after_s: None }
 }
 
+/// Reasons that speak of the pixels, not of a server or a setting.
+const JUDGED: [&str; 4] = ["cloud", "nodata", "suspect_dn", "few_labels"];
+
 /// A task's chips, decided.
 #[derive(Debug)]
 struct Summary {
@@ -244,6 +247,11 @@ impl Summary {
             *counts.entry(rejection.reason.clone()).or_default() += 1;
         }
         counts
+    }
+
+    /// Whether pixels were seen and found wanting: then a task without a chip is done as well as it can be.
+    fn judged(&self) -> bool {
+        self.rejected.iter().any(|r| JUDGED.contains(&r.reason.as_str()))
     }
 
     fn why_nothing(&self) -> String {
@@ -277,7 +285,7 @@ impl Verdict {
         match broken {
             Some(failure) if failure.severity == Severity::Fatal || !abandoned => Self::Broken(failure),
             _ if abandoned => Self::Abandoned,
-            _ if skipped.is_some() || !summary.chips.is_empty() => Self::Keep(Box::new(summary)),
+            _ if skipped.is_some() || !summary.chips.is_empty() || summary.judged() => Self::Keep(Box::new(summary)),
             _ => {
                 let empty = summary.rejected.iter().all(|r| r.reason == "empty_mask");
                 let status = if empty { Status::FailedEmptyMask } else { Status::FailedDownload };

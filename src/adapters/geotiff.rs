@@ -1,7 +1,7 @@
 //! Chips as GeoTIFF bytes.
 //!
 //! Contract: image = uint16, planar (bands, rows, cols), one tile per band, predictor 2, nodata 0, band
-//! descriptions; mask = uint8, one tile, palette, nodata 0. CRS by EPSG code and transform as GeoTIFF 1.1
+//! descriptions, scale [`SCALE`]; mask = uint8, one tile, palette, names of the values as tags of its band. CRS by EPSG code and transform as GeoTIFF 1.1
 //! keys, PixelIsArea. Equal input gives equal bytes: no clock, no path, no host in the file.
 //! The directory is written by crate `tiff`'s low-level writer; tiles are compressed here because its own
 //! encoder is ten times slower. Trap: `write_data` aligns nothing, so tiles come first, tags last.
@@ -57,6 +57,21 @@ pub struct Place<'a> {
     pub epsg: u32,
 }
 
+/// Reflectance of one DN.
+pub const SCALE: f64 = 0.0001;
+
+/// How a mask shows its values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MaskLook {
+    /// Red, green, blue of each value.
+    pub palette: [[u8; 3]; 256],
+    /// Names of the values that mean something; the band has a tag `CLASS_5` and so on for each, because a TIFF has no
+    /// other place for them.
+    pub names: Vec<(u8, String)>,
+    /// The value that means nothing.
+    pub nodata: u8,
+}
+
 /// Encodes the image. `pixels` is (bands, rows, cols).
 ///
 /// # Errors
@@ -96,19 +111,20 @@ pub fn encode_image(
     if compression != Compression::None {
         dir.write_tag(Tag::Predictor, 2u16)?;
     }
-    dir.write_tag(Tag::Unknown(GDAL_METADATA), &*gdal_metadata(bands, metadata))?;
+    dir.write_tag(Tag::Unknown(GDAL_METADATA), &*gdal_metadata(bands, metadata, Some(SCALE)))?;
     dir.write_tag(Tag::GdalNodata, "0")?;
     dir.finish()?;
     Ok(out.into_inner())
 }
 
-/// Encodes the mask, (rows, cols). `palette` holds red, green, blue of each value.
+/// Encodes the mask, (rows, cols).
 ///
 /// # Errors
 /// See [`EncodeError`].
 pub fn encode_mask(
     place: Place<'_>,
-    palette: &[[u8; 3]; 256],
+    look: &MaskLook,
+    metadata: &[(&str, &str)],
     pixels: &[u8],
     compression: Compression,
 ) -> Result<Vec<u8>, EncodeError> {
@@ -125,10 +141,14 @@ pub fn encode_mask(
     dir.write_tag(Tag::SamplesPerPixel, 1u16)?;
     dir.write_tag(Tag::PhotometricInterpretation, 3u16)?;
     // TIFF 6.0 colour map: all reds, then all greens, then all blues, 16 bits each.
-    let colours: Vec<u16> = (0..3).flat_map(|c| palette.iter().map(move |rgb| u16::from(rgb[c]) * 257)).collect();
+    let colours: Vec<u16> = (0..3).flat_map(|c| look.palette.iter().map(move |rgb| u16::from(rgb[c]) * 257)).collect();
     dir.write_tag(Tag::ColorMap, &*colours)?;
-    dir.write_tag(Tag::Unknown(GDAL_METADATA), &*gdal_metadata(&["class"], &[]))?;
-    dir.write_tag(Tag::GdalNodata, "0")?;
+    let mut xml = gdal_metadata(&["class"], metadata, None);
+    for (value, name) in &look.names {
+        insert_item(&mut xml, &format!("name=\"CLASS_{value}\" sample=\"0\""), name);
+    }
+    dir.write_tag(Tag::Unknown(GDAL_METADATA), &*xml)?;
+    dir.write_tag(Tag::GdalNodata, &*look.nodata.to_string())?;
     dir.finish()?;
     Ok(out.into_inner())
 }
@@ -178,19 +198,30 @@ fn differences<'a>(plane: &[u16], width: usize, residuals: &'a mut Vec<u16>) -> 
     residuals
 }
 
-/// GDAL's metadata XML: descriptions of the bands, then items of the whole file.
-fn gdal_metadata(bands: &[&str], items: &[(&str, &str)]) -> String {
-    let mut xml = String::from("<GDALMetadata>\n");
+/// GDAL's metadata XML: descriptions and scale of the bands, then items of the whole file.
+fn gdal_metadata(bands: &[&str], items: &[(&str, &str)], scale: Option<f64>) -> String {
+    let mut xml = String::from("<GDALMetadata>\n</GDALMetadata>\n");
     for (i, band) in bands.iter().enumerate() {
-        // Writing to a String cannot fail.
-        let _ =
-            writeln!(xml, "  <Item name=\"DESCRIPTION\" sample=\"{i}\" role=\"description\">{}</Item>", escape(band));
+        insert_item(&mut xml, &format!("name=\"DESCRIPTION\" sample=\"{i}\" role=\"description\""), band);
+        if let Some(scale) = scale {
+            insert_item(&mut xml, &format!("name=\"OFFSET\" sample=\"{i}\" role=\"offset\""), "0");
+            insert_item(&mut xml, &format!("name=\"SCALE\" sample=\"{i}\" role=\"scale\""), &scale.to_string());
+        }
     }
     for (name, value) in items {
-        let _ = writeln!(xml, "  <Item name=\"{}\">{}</Item>", escape(name), escape(value));
+        insert_item(&mut xml, &format!("name=\"{}\"", escape(name)), value);
     }
-    xml.push_str("</GDALMetadata>\n");
     xml
+}
+
+/// Adds an item at the end of GDAL's XML. GDAL's driver escapes a value before its XML writer does so again, and its
+/// reader undoes both.
+fn insert_item(xml: &mut String, attributes: &str, value: &str) {
+    const END: &str = "</GDALMetadata>\n";
+    xml.truncate(xml.len() - END.len());
+    // Writing to a String cannot fail.
+    let _ = writeln!(xml, "  <Item {attributes}>{}</Item>", escape(&escape(value)));
+    xml.push_str(END);
 }
 
 fn escape(text: &str) -> String {
@@ -280,10 +311,11 @@ mod tests {
             assert_eq!(tif.raster_size(), (64, 64));
             assert_eq!(tif.geo_transform().unwrap(), [546_520.0, 10.0, 0.0, 5_109_140.0, 0.0, -10.0]);
             assert_eq!(tif.spatial_ref().unwrap().auth_code().unwrap(), 32633);
+            assert_eq!(tif.metadata_item("ITEM", "").as_deref(), Some("S2A & B"));
             for (i, name) in ["B02", "B<3"].iter().enumerate() {
                 let band = tif.rasterband(i + 1).unwrap();
                 assert_eq!(&band.description().unwrap(), name);
-                assert_eq!(band.no_data_value(), Some(0.0));
+                assert_eq!((band.no_data_value(), band.scale(), band.offset()), (Some(0.0), Some(0.0001), Some(0.0)));
                 let read = band.read_as::<u16>((0, 0), (64, 64), (64, 64), None::<ResampleAlg>).unwrap();
                 assert_eq!(read.data(), &pixels(2)[i * 4096..(i + 1) * 4096], "{compression:?}");
             }
@@ -296,7 +328,10 @@ mod tests {
         let mut palette = [[0; 3]; 256];
         palette[5] = [255, 128, 1];
         let mask: Vec<u8> = (0..64 * 64).map(|i| (i % 9) as u8).collect();
-        let bytes = encode_mask(Place { grid: &GRID, epsg: 32630 }, &palette, &mask, Compression::Zstd(1)).unwrap();
+        let names = vec![(0, "background".to_owned()), (5, "winter <cereals>".to_owned())];
+        let look = MaskLook { palette, names, nodata: 255 };
+        let place = Place { grid: &GRID, epsg: 32630 };
+        let bytes = encode_mask(place, &look, &[("RUN", "r1")], &mask, Compression::Zstd(1)).unwrap();
         let path = dir.path().join("mask.tif");
         std::fs::write(&path, &bytes).unwrap();
         let tif = Dataset::open(&path).unwrap();
@@ -304,6 +339,9 @@ mod tests {
         assert_eq!(band.read_as::<u8>((0, 0), (64, 64), (64, 64), None).unwrap().data(), mask);
         let colour = band.color_table().unwrap().entry_as_rgb(5).unwrap();
         assert_eq!((colour.r, colour.g, colour.b), (255, 128, 1));
+        assert_eq!((band.no_data_value(), band.description().unwrap().as_str()), (Some(255.0), "class"));
+        assert_eq!(band.metadata_item("CLASS_5", "").as_deref(), Some("winter <cereals>"));
+        assert_eq!(tif.metadata_item("RUN", "").as_deref(), Some("r1"));
     }
 
     #[test]

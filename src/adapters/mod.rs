@@ -10,3 +10,4 @@ pub mod geotiff;
 pub mod http;
 pub mod imagery;
 pub mod parcels;
+pub mod shapes;

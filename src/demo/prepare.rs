@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Version of what a seed means.
-const GENERATION: u32 = 1;
+const GENERATION: u32 = 2;
 
 /// The demo's inputs, complete on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ struct Stamp {
 }
 
 /// Makes the parcels and scenes below `dir`, or finds them; says on stderr what it does. Blocks for some seconds
-/// (small) or minutes (full).
+/// (small) or minutes (full). The small region has all the troubles that [`scenes::generate`] knows.
 ///
 /// # Errors
 /// [`DemoError::Io`] and [`DemoError::Gdal`] name the file; a half-made input is made anew by the next call.
@@ -72,7 +72,7 @@ pub fn prepare(dir: &Path, size: Size, seed: u64) -> Result<DemoInputs, DemoErro
     region.write_gpkg(&inputs.gpkg)?;
     eprintln!("demo: {} parcels in {}", region.parcels.len(), inputs.gpkg.display());
     let progress = |line: &str| eprintln!("demo: {line} ({:.1} s)", since.elapsed().as_secs_f64());
-    inputs.items = scenes::generate(&region, size, &inputs.scenes_root, false, &progress)?;
+    inputs.items = scenes::generate(&region, size, &inputs.scenes_root, size == Size::Small, &progress)?;
     inputs.parcels = region.parcels.len();
 
     let stamp =

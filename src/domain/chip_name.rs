@@ -11,13 +11,15 @@ pub const MAX_LEN: usize = 200;
 /// The original pipeline's template.
 pub const DEFAULT_TEMPLATE: &str = "worker{worker}_task{task}_class{class}_chip{chip}";
 
-const PLACEHOLDERS: [&str; 6] = ["worker", "task", "class", "chip", "parcel", "run"];
+const PLACEHOLDERS: [&str; 7] = ["worker", "task", "class", "chip", "parcel", "run", "season"];
 
 /// Why a template cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// A name in braces that is not known.
-    #[error("`{{{0}}}` is not a placeholder; allowed are {{worker}} {{task}} {{class}} {{chip}} {{parcel}} {{run}}")]
+    #[error(
+        "`{{{0}}}` is not a placeholder; allowed are {{worker}} {{task}} {{class}} {{chip}} {{parcel}} {{run}} {{season}}"
+    )]
     Unknown(String),
     /// `{` without `}` or the reverse.
     #[error("unbalanced brace at byte {0}")]
@@ -48,6 +50,8 @@ pub struct NameParts<'a> {
     pub parcel: i64,
     /// Run id.
     pub run: &'a str,
+    /// Season the scene was taken in.
+    pub season: &'a str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +103,16 @@ impl NameTemplate {
         }
     }
 
+    /// The same template for runs in which a parcel gives a chip of every season: `_{season}` is added unless the
+    /// season stands in it already.
+    #[must_use]
+    pub fn of_a_series(mut self) -> Self {
+        if !self.0.contains(&Piece::Slot("season")) {
+            self.0.extend([Piece::Text("_".to_owned()), Piece::Slot("season")]);
+        }
+        self
+    }
+
     /// Whether chips of different runs can share a directory.
     pub fn names_the_run(&self) -> bool {
         self.0.contains(&Piece::Slot("run"))
@@ -112,6 +126,7 @@ impl NameTemplate {
                 Piece::Text(t) => name.push_str(t),
                 Piece::Slot("worker") => name.extend(parts.worker.chars().map(safe)),
                 Piece::Slot("run") => name.extend(parts.run.chars().map(safe)),
+                Piece::Slot("season") => name.extend(parts.season.chars().map(safe)),
                 Piece::Slot("task") => name.push_str(&parts.task.to_string()),
                 Piece::Slot("class") => name.push_str(&parts.class.to_string()),
                 Piece::Slot("chip") => name.push_str(&parts.chip.to_string()),
@@ -143,7 +158,8 @@ fn safe(c: char) -> char {
 mod tests {
     use super::*;
 
-    const PARTS: NameParts<'_> = NameParts { worker: "w/1", task: 42, class: 3, chip: 7, parcel: -9, run: "r1" };
+    const PARTS: NameParts<'_> =
+        NameParts { worker: "w/1", task: 42, class: 3, chip: 7, parcel: -9, run: "r1", season: "summer" };
 
     #[test]
     fn the_default_gives_the_original_names() {
@@ -158,6 +174,13 @@ mod tests {
         let t = NameTemplate::parse("{run}-{task}.{parcel}").unwrap();
         assert_eq!(t.name(&PARTS), "r1-42.-9");
         assert!(is_safe_stem(&t.name(&PARTS)));
+    }
+
+    #[test]
+    fn a_series_has_the_season_in_its_names_once() {
+        let name = |t| NameTemplate::parse(t).unwrap().of_a_series().name(&PARTS);
+        assert_eq!(name("p{parcel}"), "p-9_summer");
+        assert_eq!(name("{season}.{parcel}"), "summer.-9");
     }
 
     #[test]

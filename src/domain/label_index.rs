@@ -42,19 +42,41 @@ impl LabelIndex {
         Self { labels, tree }
     }
 
-    /// The mask of a window, (rows, cols), row-major: class of the parcel that holds each pixel's centre,
-    /// 0 where there is none.
-    pub fn mask(&self, grid: &PixelGrid, scratch: &mut Scratch) -> Vec<u8> {
+    /// Places of the labels whose boxes meet a window, in order of id.
+    fn met(&self, grid: &PixelGrid) -> Vec<u32> {
         let [x0, y0, x1, y1] = grid.bounds();
         let window = AABB::from_corners([x0, y0], [x1, y1]);
         let mut met: Vec<u32> = self.tree.locate_in_envelope_intersecting(window).map(|g| g.data).collect();
         met.sort_unstable();
-        let mut mask = vec![0; grid.width as usize * grid.height as usize];
-        for at in met {
+        met
+    }
+
+    /// The mask of a window, (rows, cols), row-major: class of the parcel that holds each pixel's centre,
+    /// `unlabelled` where there is none.
+    pub fn mask(&self, grid: &PixelGrid, unlabelled: u8, scratch: &mut Scratch) -> Vec<u8> {
+        let mut mask = vec![unlabelled; grid.width as usize * grid.height as usize];
+        for at in self.met(grid) {
             let label = &self.labels[at as usize];
             burn(&mut mask, grid, &label.shape, label.class.get(), scratch);
         }
         mask
+    }
+}
+
+impl LabelIndex {
+    /// Ids of all parcels that give the window at least one pixel before later ones are burnt over them, ascending.
+    pub fn parcels(&self, grid: &PixelGrid, scratch: &mut Scratch) -> Vec<i64> {
+        let mut alone = vec![0; grid.width as usize * grid.height as usize];
+        let mut ids = Vec::new();
+        for at in self.met(grid) {
+            let label = &self.labels[at as usize];
+            burn(&mut alone, grid, &label.shape, 1, scratch);
+            if alone.contains(&1) {
+                ids.push(label.id);
+                alone.fill(0);
+            }
+        }
+        ids
     }
 }
 
@@ -68,7 +90,8 @@ mod tests {
         let grid = PixelGrid { x0: 0.0, y0: 0.0, res: 10.0, width: 4, height: 4 };
         let shape = Polygon::from_ring([[0.0, 0.0], [40.0, 0.0], [f64::NAN, -20.0], [40.0, -40.0], [0.0, -40.0]]);
         let index = LabelIndex::new(vec![Label { id: 1, class: 3.try_into().unwrap(), shape }]);
-        assert!(index.mask(&grid, &mut Scratch::default()).iter().all(|v| *v == 0));
+        assert!(index.mask(&grid, 0, &mut Scratch::default()).iter().all(|v| *v == 0));
+        assert!(index.mask(&grid, 255, &mut Scratch::default()).iter().all(|v| *v == 255));
     }
 
     #[test]
@@ -81,7 +104,9 @@ mod tests {
         };
         let (a, b, far) = (label(1, 3, 0.0, 30.0), label(2, 5, 20.0, 40.0), label(3, 8, 900.0, 990.0));
         for labels in [vec![a.clone(), b.clone(), far.clone()], vec![far, b, a]] {
-            assert_eq!(LabelIndex::new(labels).mask(&grid, &mut Scratch::default()), [3, 3, 5, 5]);
+            let index = LabelIndex::new(labels);
+            assert_eq!(index.mask(&grid, 0, &mut Scratch::default()), [3, 3, 5, 5]);
+            assert_eq!(index.parcels(&grid, &mut Scratch::default()), [1, 2]);
         }
     }
 }

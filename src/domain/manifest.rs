@@ -87,6 +87,9 @@ pub struct Rejection {
     pub parcel: i64,
     /// Its class.
     pub class: ClassId,
+    /// Season in which a scene was looked for; empty in records of earlier versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub season: String,
     /// Why: one of a short list of words ([`TaskResult::chips_rejected`] counts by it).
     pub reason: String,
     /// More, for a person.

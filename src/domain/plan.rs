@@ -33,6 +33,8 @@ pub enum Sampling {
         conversion_rate: f64,
         /// Largest target of a class, chips.
         max_target: u64,
+        /// The same for single classes, instead of `max_target`.
+        quotas: BTreeMap<ClassId, u64>,
     },
 }
 

@@ -104,6 +104,10 @@ impl Planner {
         }
     }
 
+    fn chips_per_parcel(&self) -> u64 {
+        self.settings.seasons.chips_per_parcel() as u64
+    }
+
     /// Chance of a parcel of the class to be drawn.
     fn chance_of(&self, class: ClassId) -> f64 {
         self.chance[usize::from(class.get())]
@@ -139,12 +143,12 @@ impl Planner {
         for tally in kept.iter().flat_map(|(_, t)| &t.classes) {
             if let Some(plan) = classes.get_mut(&tally.class) {
                 plan.planned += tally.parcels;
-                plan.expected += tally.drawn;
+                plan.expected += tally.drawn * self.chips_per_parcel();
                 plan.cells += 1;
             }
         }
-        for plan in classes.values_mut() {
-            plan.target = self.target(plan);
+        for (class, plan) in &mut classes {
+            plan.target = self.target(*class, plan);
         }
         let along = along_the_curve(&kept);
         let mut tasks = self.number(&along, &classes);
@@ -201,12 +205,16 @@ impl Planner {
         plans
     }
 
-    /// `min(max_target, floor(parcels x probability x conversion_rate))`, parcels being those of the tasks.
-    fn target(&self, plan: &ClassPlan) -> Option<u64> {
-        let Sampling::Balanced { conversion_rate, max_target, .. } = self.settings.sampling else { return None };
-        let wanted = plan.planned as f64 * plan.probability? * conversion_rate;
+    /// `min(quota or max_target, floor(parcels x probability x conversion_rate))`, parcels being those of the tasks.
+    fn target(&self, class: ClassId, plan: &ClassPlan) -> Option<u64> {
+        let Sampling::Balanced { conversion_rate, max_target, quotas, .. } = &self.settings.sampling else {
+            return None;
+        };
+        let most = quotas.get(&class).unwrap_or(max_target);
+        let wanted =
+            plan.planned as f64 * plan.probability? * conversion_rate * self.settings.seasons.chips_per_parcel() as f64;
         // A product such as 100 x 0.2 x 0.35 may miss its whole number by one ulp; floor must not turn 7 into 6.
-        Some(max_target.min((wanted * (1.0 + 4.0 * f64::EPSILON)).floor() as u64))
+        Some((*most).min((wanted * (1.0 + 4.0 * f64::EPSILON)).floor() as u64))
     }
 
     /// The cells that become tasks, in order of the cell, and the others counted by reason.
@@ -251,7 +259,8 @@ impl Planner {
                 seed: Some(self.settings.seed),
                 attempt: 0,
             };
-            PlannedTask { task, partition: 0, expected_chips: tally.classes.iter().map(|c| c.drawn).sum() }
+            let drawn: u64 = tally.classes.iter().map(|c| c.drawn).sum();
+            PlannedTask { task, partition: 0, expected_chips: drawn * self.chips_per_parcel() }
         });
         planned.collect()
     }
@@ -260,7 +269,7 @@ impl Planner {
     fn swept(&self, tasks: Vec<PlannedTask>, along: &[Placed<'_>]) -> Vec<PlannedTask> {
         let visit = |cell: Cell, task_id| {
             let [w, s, e, n] = self.grid.bbox(cell);
-            let season = self.settings.seasons.draw_index(self.settings.seed, task_id);
+            let season = self.settings.seasons.visit_index(self.settings.seed, task_id);
             Visit::of(cell, (w + e) / 2.0, (s + n) / 2.0, season)
         };
         let visits = tasks.into_iter().zip(along).map(|(t, (_, cell, _))| (visit(*cell, t.task.task_id), t));

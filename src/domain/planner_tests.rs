@@ -23,6 +23,7 @@ fn settings() -> PlanSettings {
             probabilities: BTreeMap::from([(class(1), 0.2), (class(5), 1.0)]),
             conversion_rate: 0.35,
             max_target: 15_000,
+            quotas: BTreeMap::new(),
         },
         classes: BTreeMap::from([(class(1), "olives".into()), (class(5), "cereals".into())]),
         seasons: seasons(),
@@ -217,6 +218,23 @@ proptest! {
 }
 
 #[test]
+fn a_series_expects_a_chip_of_every_season() {
+    let plan = |seasons: Seasons| {
+        let mut planner = Planner::new(PlanSettings { seasons, ..settings() }).unwrap();
+        for id in 0..2000 {
+            let lonlat = [-3.0 + (id % 40) as f64 * 0.01, 40.0];
+            planner.add(&ScannedParcel { id, class: Lookup::Class(class(5)), label: None, place: Ok(lonlat) });
+        }
+        planner.finish().unwrap().summary
+    };
+    let (one, series) = (plan(seasons()), plan(seasons().every()));
+    assert!(one.expected > 100);
+    assert_eq!(series.expected, 2 * one.expected);
+    let targets = |s: &PlanSummary| s.classes[&class(5)].target.unwrap();
+    assert!(targets(&series) - 2 * targets(&one) <= 1, "but for rounding");
+}
+
+#[test]
 fn the_rarest_come_first_and_only_the_order_changes() {
     // Thirty cells of olives; one in ten has a few cereals too.
     let mut parcels = Vec::new();
@@ -239,4 +257,16 @@ fn the_rarest_come_first_and_only_the_order_changes() {
     let dealt: Vec<i32> = rarest.tasks.iter().map(|t| t.partition).collect();
     assert_eq!(dealt, (0..30).map(|i| i % 4).collect::<Vec<_>>());
     assert_eq!(rarest.summary.partitions.iter().map(|p| p.tasks).sum::<u64>(), 30);
+}
+
+#[test]
+fn a_quota_takes_the_place_of_the_largest_target() {
+    let mut quoted = settings();
+    if let Sampling::Balanced { quotas, .. } = &mut quoted.sampling {
+        quotas.insert(class(5), 3);
+    }
+    let parcels: Vec<_> = (0..500).map(|id| parcel(id, Lookup::Class(class(5)), 1.01, 41.01)).collect();
+    let target = |settings| plan_of(settings, &parcels).unwrap().summary.classes[&class(5)].target.unwrap();
+    assert!(target(settings()) > 3);
+    assert_eq!(target(quoted), 3);
 }

@@ -26,6 +26,9 @@ pub struct Provenance {
     pub bad_fraction: Option<f64>,
     /// Share of pixels that are nodata in any band.
     pub nodata_fraction: f64,
+    /// Share of pixels whose DN, in any band, is above what ground, cloud or snow can reflect (20,000).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub suspect_fraction: f64,
     /// How far the search had to be widened: empty, `cloud`, or `season`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub widened: String,
@@ -35,4 +38,8 @@ pub struct Provenance {
     /// Ids of all parcels burnt into the mask, ascending; their pixels may be fewer than their class's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parcels: Vec<i64>,
+}
+
+fn is_zero(share: &f64) -> bool {
+    *share == 0.0
 }

@@ -26,10 +26,25 @@ pub fn is_drawn(seed: u64, parcel: i64, p: f64) -> bool {
     hash01(seed, parcel) < p
 }
 
+/// The probability with which `parcels` parcels are expected to give `wanted` chips, when a share `conversion_rate` of
+/// those drawn gives `each` chips: never above 1. Nothing wanted is 0, and so is a class without parcels.
+pub fn probability(wanted: u64, parcels: u64, conversion_rate: f64, each: u64) -> f64 {
+    let most = parcels as f64 * conversion_rate * each as f64;
+    if most > 0.0 { (wanted as f64 / most).min(1.0) } else { 0.0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_probability_is_the_share_that_is_needed() {
+        assert_eq!(probability(350, 10_000, 0.35, 1), 0.1);
+        assert_eq!(probability(350, 10_000, 0.35, 4), 0.025);
+        assert_eq!(probability(15_000, 10_331, 0.35, 1), 1.0);
+        assert_eq!((probability(0, 10, 0.35, 1), probability(10, 0, 0.35, 1)), (0.0, 0.0));
+    }
 
     #[test]
     fn splitmix64_agrees_with_the_published_sequence_for_seed_1234567() {

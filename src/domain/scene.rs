@@ -87,6 +87,16 @@ impl Scene {
         self.assets.get(&band)
     }
 
+    /// What all tiles of one overpass have in common: satellite, start of the recording and orbit, out of the product's
+    /// name (`S2A_MSIL2A_20230501T105621_N0509_R094_T30TVK_…`); `None` without such a name.
+    pub fn overpass(&self) -> Option<String> {
+        let parts: Vec<&str> = self.product_uri.as_deref()?.split('_').collect();
+        match parts[..] {
+            [satellite, _, start, _, orbit, _, ..] => Some(format!("{satellite}_{start}_{orbit}")),
+            _ => None,
+        }
+    }
+
     /// Whether it may have pixels in `[west, south, east, north]` (degrees): by its bounding box, and by its
     /// footprint if it has one.
     pub fn touches(&self, bbox: [f64; 4]) -> bool {
@@ -96,6 +106,29 @@ impl Scene {
     /// Whether it may have pixels at a point (degrees).
     pub fn holds(&self, lon: f64, lat: f64) -> bool {
         overlap(self.bbox, [lon, lat, lon, lat]) && self.footprint.as_ref().is_none_or(|f| f.holds(lon, lat))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+impl Scene {
+    /// A scene of zone 30 without files, for tests to fill in.
+    pub(crate) fn bare() -> Self {
+        Self {
+            id: "item".into(),
+            collection: "sentinel-2-l2a".into(),
+            datetime: "2023-05-01T10:56:29Z".parse().unwrap(),
+            cloud_cover: 3.0,
+            epsg: 32630,
+            product_uri: None,
+            sequence: Some(0),
+            updated: None,
+            baseline: None,
+            boa_offset_applied: None,
+            bbox: [0.0, 0.0, 1.0, 1.0],
+            footprint: None,
+            assets: BTreeMap::new(),
+        }
     }
 }
 

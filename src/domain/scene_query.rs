@@ -67,8 +67,6 @@ fn supersedes(a: &Scene, b: &Scene) -> Ordering {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::super::footprint::Footprint;
@@ -78,18 +76,10 @@ mod tests {
     fn scene(id: &str, day: &str, cloud: f64) -> Scene {
         Scene {
             id: id.into(),
-            collection: "sentinel-2-l2a".into(),
             datetime: format!("{day}T10:56:29Z").parse().unwrap(),
             cloud_cover: cloud,
-            epsg: 32630,
             product_uri: Some(format!("{id}.SAFE")),
-            sequence: Some(0),
-            updated: None,
-            baseline: None,
-            boa_offset_applied: None,
-            bbox: [0.0, 0.0, 1.0, 1.0],
-            footprint: None,
-            assets: BTreeMap::new(),
+            ..Scene::bare()
         }
     }
 

@@ -1,11 +1,15 @@
 //! When a task's scene may have been taken: named windows of dates, and the order in which they are tried.
 //!
-//! Units: calendar dates in UTC, both ends included; percent of cloud. Contract: the draw depends on the run's seed and
-//! the task alone, so the same task looks for the same season on every worker and at every attempt.
+//! Units: calendar dates in UTC, both ends included; percent of cloud. Contract: a chip's season depends on the run's
+//! seed, the task and the parcel's class alone, so it is the same on every worker and at every attempt.
 //! Trap: a window ends at the end of its last day, not at its midnight.
+
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 
+use super::candidate::Widened;
+use super::classes::ClassId;
 use super::task::fnv1a;
 
 /// How much cloudier than configured a scene may be when the drawn season has none, percent (the original's figure).
@@ -97,19 +101,33 @@ impl Season {
 /// One attempt at finding scenes: windows to search, and the cloud cover they must stay below.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// Names of the seasons, for messages: `winter`, or `every season`.
-    pub label: String,
+    /// How far this is from what was wanted.
+    pub widened: Widened,
     /// Windows, searched together.
     pub intervals: Vec<Interval>,
     /// Percent of cloud a scene must stay below; `None`: any.
     pub max_cloud: Option<f64>,
 }
 
+/// Which season a chip is looked for in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Pick {
+    /// Drawn per task, each as likely as the others.
+    #[default]
+    Random,
+    /// Every one of them: a chip per season.
+    All,
+    /// This one, by its place in [`Seasons::all`].
+    Always(usize),
+    /// That of the chip's class; drawn for classes that are not named.
+    ByClass(BTreeMap<ClassId, usize>),
+}
+
 /// The seasons of a run, at least one, in order of their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seasons {
     all: Vec<Season>,
-    fixed: Option<usize>,
+    pick: Pick,
 }
 
 impl Seasons {
@@ -122,20 +140,40 @@ impl Seasons {
             return Err(SeasonError::None);
         }
         all.sort_by(|a, b| a.name.cmp(&b.name).then(a.interval.cmp(&b.interval)));
-        Ok(Self { all, fixed: None })
+        Ok(Self { all, pick: Pick::Random })
     }
 
-    /// The same seasons, but every task draws the one named.
+    /// The same seasons, but every chip is looked for in the one named.
     ///
     /// # Errors
     /// [`SeasonError::Unknown`].
     pub fn always(mut self, name: &str) -> Result<Self, SeasonError> {
-        let Some(at) = self.all.iter().position(|s| s.name == name) else {
-            let known = self.all.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
-            return Err(SeasonError::Unknown { asked: name.to_owned(), known });
-        };
-        self.fixed = Some(at);
+        self.pick = Pick::Always(self.place(name)?);
         Ok(self)
+    }
+
+    /// The same seasons, and a chip in each of them for every parcel.
+    #[must_use]
+    pub fn every(mut self) -> Self {
+        self.pick = Pick::All;
+        self
+    }
+
+    /// The same seasons, but a chip is looked for in that of its class.
+    ///
+    /// # Errors
+    /// [`SeasonError::Unknown`].
+    pub fn by_class<'a>(mut self, of: impl IntoIterator<Item = (ClassId, &'a str)>) -> Result<Self, SeasonError> {
+        let places = of.into_iter().map(|(class, name)| Ok((class, self.place(name)?)));
+        self.pick = Pick::ByClass(places.collect::<Result<_, SeasonError>>()?);
+        Ok(self)
+    }
+
+    fn place(&self, name: &str) -> Result<usize, SeasonError> {
+        self.all.iter().position(|s| s.name == name).ok_or_else(|| {
+            let known = self.all.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
+            SeasonError::Unknown { asked: name.to_owned(), known }
+        })
     }
 
     /// All of them, by name.
@@ -143,32 +181,72 @@ impl Seasons {
         &self.all
     }
 
-    /// The season of a task: each is as likely as the others, and the same task always draws the same one.
-    pub fn draw(&self, seed: u64, task_id: u64) -> &Season {
-        &self.all[self.draw_index(seed, task_id)]
+    /// Chips that one parcel gives.
+    pub fn chips_per_parcel(&self) -> usize {
+        if self.pick == Pick::All { self.all.len() } else { 1 }
     }
 
-    /// Place of the drawn season in [`Seasons::all`].
+    /// Whether a parcel's chips are to lie on one another, season over season.
+    pub fn is_series(&self) -> bool {
+        self.pick == Pick::All
+    }
+
+    /// The seasons of a parcel of this class in a task, by their places in [`Seasons::all`]; the same task always gets
+    /// the same ones.
+    pub fn of(&self, seed: u64, task_id: u64, class: ClassId) -> Vec<usize> {
+        match &self.pick {
+            Pick::All => (0..self.all.len()).collect(),
+            Pick::ByClass(of) => vec![of.get(&class).copied().unwrap_or_else(|| self.draw_index(seed, task_id))],
+            Pick::Random | Pick::Always(_) => vec![self.draw_index(seed, task_id)],
+        }
+    }
+
+    /// Place of a task's season in [`Seasons::all`]: the one of all tasks, or a drawn one, each as likely as the others.
     pub fn draw_index(&self, seed: u64, task_id: u64) -> usize {
+        if let Pick::Always(at) = self.pick {
+            return at;
+        }
         let mut key = [0; 24];
         key[..8].copy_from_slice(b"season\0\0");
         key[8..16].copy_from_slice(&seed.to_le_bytes());
         key[16..].copy_from_slice(&task_id.to_le_bytes());
-        self.fixed.unwrap_or_else(|| (mix(fnv1a(&key)) % self.all.len() as u64) as usize)
+        (mix(fnv1a(&key)) % self.all.len() as u64) as usize
     }
 
-    /// What to search for a task, in order, until a step finds a scene (the original's order): the drawn season below
-    /// `max_cloud`; every season below `max_cloud` + [`CLOUD_STEP`]; every season whatever the cloud. In each step the
-    /// least cloudy scene is the best.
-    pub fn steps(&self, seed: u64, task_id: u64, max_cloud: f64) -> [Step; 3] {
-        let drawn = self.draw(seed, task_id);
+    /// The season by which a task is sorted among others, because tasks of one season share scenes: that of the task, or
+    /// the first where a task needs several.
+    pub fn visit_index(&self, seed: u64, task_id: u64) -> usize {
+        match self.pick {
+            Pick::All | Pick::ByClass(_) => 0,
+            Pick::Random | Pick::Always(_) => self.draw_index(seed, task_id),
+        }
+    }
+
+    /// Name of the season an instant lies in: the one at `wanted` if it does, else the first by name.
+    pub fn name_at(&self, wanted: usize, at: DateTime<Utc>) -> &str {
+        let first = self.all.get(wanted).into_iter().chain(&self.all).find(|s| s.interval.holds(at));
+        first.map_or("", |s| s.name.as_str())
+    }
+
+    /// What to search for a chip of the season at `wanted`, in order, for as long as it needs another scene. In each
+    /// step the least cloudy scene is the best. `widest` is where the search ends:
+    /// the season below `max_cloud`; the season below `max_cloud` + [`CLOUD_STEP`]; every season below that; every
+    /// season whatever the cloud (the original's order, but for the second). A series keeps to its season, and ends
+    /// with the season whatever the cloud.
+    pub fn steps(&self, wanted: usize, max_cloud: f64, widest: Widened) -> Vec<Step> {
+        let season: Vec<Interval> = self.all.get(wanted).map(|s| s.interval).into_iter().collect();
         let every: Vec<Interval> = self.all.iter().map(|s| s.interval).collect();
-        let label = "every season".to_owned();
-        [
-            Step { label: drawn.name.clone(), intervals: vec![drawn.interval], max_cloud: Some(max_cloud) },
-            Step { label: label.clone(), intervals: every.clone(), max_cloud: Some(max_cloud + CLOUD_STEP) },
-            Step { label, intervals: every, max_cloud: None },
-        ]
+        let more = Some(max_cloud + CLOUD_STEP);
+        let step =
+            |widened, intervals: &Vec<Interval>, max_cloud| Step { widened, intervals: intervals.clone(), max_cloud };
+        let mut steps = vec![step(Widened::No, &season, Some(max_cloud)), step(Widened::Cloud, &season, more)];
+        if self.is_series() {
+            steps.push(step(Widened::Cloud, &season, None));
+        } else {
+            steps.extend([step(Widened::Season, &every, more), step(Widened::Season, &every, None)]);
+        }
+        steps.retain(|s| s.widened <= widest);
+        steps
     }
 }
 
@@ -222,24 +300,55 @@ mod tests {
         );
     }
 
-    #[test]
-    fn the_draw_is_even_and_does_not_depend_on_the_order_of_the_table() {
-        let mut count = std::collections::BTreeMap::new();
-        let reversed = Seasons::new(year().all().iter().rev().cloned().collect()).unwrap();
-        for task in 0..8000 {
-            assert_eq!(year().draw(7, task), reversed.draw(7, task));
-            *count.entry(year().draw(7, task).name.clone()).or_insert(0) += 1;
-        }
-        assert!(count.values().all(|n| (1850..2150).contains(n)), "{count:?}");
-        assert!((0..50).any(|t| year().draw(1, t) != year().draw(2, t)), "the seed matters");
-        assert!((0..50).all(|t| year().always("summer").unwrap().draw(1, t).name == "summer"));
+    fn class(n: u8) -> ClassId {
+        n.try_into().unwrap()
     }
 
     #[test]
-    fn the_steps_are_the_originals() {
-        let [first, second, third] = year().steps(1, 2, 20.0);
-        assert_eq!((first.intervals.len(), first.max_cloud), (1, Some(20.0)));
-        assert_eq!((second.intervals.len(), second.max_cloud), (4, Some(30.0)));
-        assert_eq!((third.intervals.len(), third.max_cloud), (4, None));
+    fn the_draw_is_even_and_does_not_depend_on_the_order_of_the_table() {
+        let mut count = BTreeMap::new();
+        let reversed = Seasons::new(year().all().iter().rev().cloned().collect()).unwrap();
+        let drawn = |seed, task| year().of(seed, task, class(1));
+        for task in 0..8000 {
+            assert_eq!(drawn(7, task), reversed.of(7, task, class(5)));
+            *count.entry(drawn(7, task)).or_insert(0) += 1;
+        }
+        assert!(count.values().all(|n| (1850..2150).contains(n)), "{count:?}");
+        assert!((0..50).any(|t| drawn(1, t) != drawn(2, t)), "the seed matters");
+        assert!((0..50).all(|t| year().always("summer").unwrap().of(1, t, class(1)) == [2]));
+    }
+
+    #[test]
+    fn a_parcel_may_have_all_seasons_or_that_of_its_class() {
+        assert_eq!(year().every().of(1, 1, class(3)), [0, 1, 2, 3]);
+        let by_class = year().by_class([(class(1), "summer"), (class(5), "spring")]).unwrap();
+        assert_eq!((by_class.of(1, 1, class(1)), by_class.of(1, 1, class(5))), (vec![2], vec![1]));
+        assert_eq!(by_class.of(1, 1, class(8)), year().of(1, 1, class(8)), "drawn where the class is not named");
+        assert!(year().by_class([(class(1), "monsoon")]).is_err());
+    }
+
+    #[test]
+    fn the_search_widens_in_cloud_then_in_season_and_a_series_never_in_season() {
+        let short =
+            |steps: Vec<Step>| steps.iter().map(|s| (s.widened, s.intervals.len(), s.max_cloud)).collect::<Vec<_>>();
+        let (no, cloud, season) = (Widened::No, Widened::Cloud, Widened::Season);
+        let first = [(no, 1, Some(20.0)), (cloud, 1, Some(30.0))];
+        let all = short(year().steps(2, 20.0, season));
+        assert_eq!(all, [&first[..], &[(season, 4, Some(30.0)), (season, 4, None)]].concat());
+        assert_eq!(short(year().steps(2, 20.0, cloud)), first);
+        assert_eq!(short(year().steps(2, 20.0, no)), first[..1]);
+        let series = short(year().every().steps(2, 20.0, season));
+        assert_eq!(series, [&first[..], &[(cloud, 1, None)]].concat());
+    }
+
+    #[test]
+    fn a_scene_is_called_by_the_season_it_was_taken_in() {
+        let at = |s: &str| s.parse::<DateTime<Utc>>().unwrap();
+        assert_eq!(year().name_at(0, at("2023-07-01T10:00:00Z")), "summer");
+        let mut overlapping = year().all().to_vec();
+        overlapping.push(Season::new("a_year", "2023-01-01", "2023-12-31").unwrap());
+        let seasons = Seasons::new(overlapping).unwrap();
+        assert_eq!(seasons.name_at(3, at("2023-07-01T10:00:00Z")), "summer");
+        assert_eq!(seasons.name_at(4, at("2023-07-01T10:00:00Z")), "a_year", "the one wanted does not hold it");
     }
 }

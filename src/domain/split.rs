@@ -5,7 +5,7 @@
 //! so does a training chip in conflict with a test chip or with a validation chip that stayed: what is scarce is kept,
 //! what is plentiful gives way. Two chips are in conflict when they share a pixel, lie closer than the buffer, or show
 //! the same parcel ([`SharedParcels`]).
-//! Memory: about 200 bytes per chip, and 16 per parcel that a validation or test chip shows.
+//! Memory: below 200 bytes per chip, and 16 per parcel that a validation or test chip shows.
 //! Trap: a later chip can move an earlier training chip into the buffer, never into another split.
 
 use std::collections::HashMap;

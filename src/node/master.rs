@@ -17,7 +17,7 @@ use metrics::gauge;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{CellOrder, Config, SamplingMode};
+use super::config::{CellOrder, Config, SEASON_BY_CLASS, SamplingMode};
 use super::error::NodeError;
 use super::parts;
 use crate::actors::lane::Lane;
@@ -26,9 +26,11 @@ use crate::actors::publisher::Publisher;
 use crate::adapters::broker::{Broker, ReadEvent, Record};
 use crate::adapters::parcels::{ParcelError, ParcelSource, ScanProgress};
 use crate::domain::class_table::ClassTable;
-use crate::domain::plan::{Order, Plan, PlanSettings, Sampling};
+use crate::domain::classes::ClassId;
+use crate::domain::plan::{self, Order, Plan, PlanSettings, Sampling};
 use crate::domain::plan_record::{ClassPlan, PLAN_SCHEMA, PlanRecord, PlanState};
 use crate::domain::planner::Planner;
+use crate::domain::sampling;
 use crate::domain::task::{Task, fnv1a};
 
 /// Time between two lines of a log that stands in for a progress bar.
@@ -77,7 +79,32 @@ pub async fn plan(
     bars: Bars,
     drain: &CancellationToken,
 ) -> Result<Plan, NodeError> {
-    let planner = Planner::new(settings(config, &*source, classes)?)?;
+    let mut settings = settings(config, &*source, classes)?;
+    if config.sampling.mode == SamplingMode::Auto {
+        // Every parcel of the cells that become tasks, before anything is drawn.
+        let all = PlanSettings { sampling: Sampling::Basic, ..settings.clone() };
+        let totals = count(source.clone(), all, bars, drain).await?.summary.classes;
+        let (rate, each) = (config.sampling.conversion_rate, settings.seasons.chips_per_parcel() as u64);
+        let wanted = |class: &ClassId| config.sampling.quota.get(class).unwrap_or(&config.sampling.max_target);
+        let chance = |(class, plan): (&ClassId, &plan::ClassPlan)| {
+            (*class, sampling::probability(*wanted(class), plan.planned, rate, each))
+        };
+        if let Sampling::Balanced { probabilities, .. } = &mut settings.sampling {
+            *probabilities = totals.iter().map(chance).collect();
+        }
+        tracing::info!(sampling = ?settings.sampling, "probabilities out of the parcels' numbers");
+    }
+    count(source, settings, bars, drain).await
+}
+
+/// One pass over the parcels, laid out.
+async fn count(
+    source: Arc<dyn ParcelSource>,
+    settings: PlanSettings,
+    bars: Bars,
+    drain: &CancellationToken,
+) -> Result<Plan, NodeError> {
+    let planner = Planner::new(settings)?;
     let stage = Planning::new(planner).start();
     let lane: Lane<ParcelsScanned> = Lane::new("planner", BATCHES, stage.clone().recipient());
     let end: Lane<ScanEnded> = Lane::new("planner", 1, stage.recipient());
@@ -135,12 +162,15 @@ pub(super) fn settings(
 ) -> Result<PlanSettings, NodeError> {
     let sampling = match config.sampling.mode {
         SamplingMode::Basic => Sampling::Basic,
-        SamplingMode::Balanced => Sampling::Balanced {
+        SamplingMode::Balanced | SamplingMode::Auto => Sampling::Balanced {
             probabilities: config.sampling.probabilities.clone(),
             conversion_rate: config.sampling.conversion_rate,
             max_target: config.sampling.max_target,
+            quotas: config.sampling.quota.clone(),
         },
     };
+    // What no setting asks for does not decide anything.
+    let by_class = (config.stac.season == SEASON_BY_CLASS).then_some(&config.stac.by_class);
     // Everything else that decides what the dataset holds; where it is kept and how fast it is made do not.
     let decisive = serde_json::json!({
         "layer": source.fingerprint(),
@@ -150,8 +180,13 @@ pub(super) fn settings(
             serde_json::json!(config.stac.max_cloud),
             serde_json::json!(config.stac.season),
             serde_json::json!(config.stac.seasons),
+            serde_json::json!(config.stac.widen),
+            serde_json::json!(config.stac.max_scenes),
+            serde_json::json!(by_class),
         ],
         "chips": config.chips,
+        "labels": config.labels,
+        "centres": [config.sampling.min_area_m2, config.sampling.min_distance_m],
     });
     Ok(PlanSettings {
         seed: config.run.seed,
@@ -159,11 +194,11 @@ pub(super) fn settings(
         min_parcels: config.grid.min_parcels,
         sampling,
         classes: classes.classes().iter().map(|(class, info)| (*class, info.name.clone())).collect(),
+        seasons: parts::seasons(config)?,
         order: match config.grid.order {
             CellOrder::Space => Order::Space,
             CellOrder::Rarest => Order::Rarest,
         },
-        seasons: parts::seasons(config)?,
         partitions: config.kafka.partitions,
         run_id: config.run.id().map(str::to_owned),
         context: decisive.to_string(),

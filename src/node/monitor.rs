@@ -171,8 +171,9 @@ pub async fn run(
             },
             _ = ticks.tick() => {
                 let due = drawn.is_none_or(|at| at.elapsed() + SHORTEST / 2 >= config.monitor.interval);
-                // Between two views nothing is counted again unless there is something new, or a clock to draw.
-                if !(due || std::mem::take(&mut heard) || screen.ticks()) {
+                // Between two views nothing is counted again, unless somebody waits for the end or there is a clock to draw.
+                let waited_for = exit_when_done || config.sampling.stop_when_filled;
+                if !(due || (waited_for && std::mem::take(&mut heard)) || screen.ticks()) {
                     continue;
                 }
                 let view = tally.view().await?;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::config::{Compression, Config, Resampling};
+use super::config::{self, Compression, Config, Harmonise, Invalid, Resampling, Widen};
 use super::error::NodeError;
+use crate::actors::rasteriser::LabelRules;
+use crate::actors::sampler::ParcelRules;
 use crate::adapters::broker::{Broker, EmbeddedBroker, EmbeddedLimits, KafkaBroker, KafkaConfig, TopicSpec};
 use crate::adapters::catalog::{Catalog, CatalogSettings, StacCatalog};
 use crate::adapters::dataset::disk::DiskStore;
@@ -15,8 +17,11 @@ use crate::adapters::http::{Http, HttpSettings, Trust};
 use crate::adapters::imagery::cut;
 use crate::adapters::parcels::{GeoPackage, LayerChoice, OpenOptions, ParcelSource};
 use crate::domain::band::Band;
+use crate::domain::candidate::Widened;
 use crate::domain::chip_name::NameTemplate;
 use crate::domain::class_table::ClassTable;
+use crate::domain::harmonise;
+use crate::domain::pixels::Limits;
 use crate::domain::season::{Season, Seasons};
 
 /// The built-in classes file.
@@ -167,9 +172,53 @@ pub fn seasons(config: &Config) -> Result<Seasons, NodeError> {
     let all = config.stac.seasons.iter().map(|(name, [first, last])| Season::new(name, first, last));
     let all = all.collect::<Result<Vec<_>, _>>().map_err(|e| setting("stac.seasons", e))?;
     let seasons = Seasons::new(all).map_err(|e| setting("stac.seasons", e))?;
-    match config.stac.season() {
-        None => Ok(seasons),
-        Some(name) => seasons.always(name).map_err(|e| setting("stac.season", e)),
+    match config.stac.season.as_str() {
+        config::RANDOM_SEASON => Ok(seasons),
+        config::ALL_SEASONS => Ok(seasons.every()),
+        config::SEASON_BY_CLASS => {
+            let of = config.stac.by_class.iter().map(|(class, name)| (*class, name.as_str()));
+            seasons.by_class(of).map_err(|e| setting("stac.by_class", e))
+        }
+        name => seasons.always(name).map_err(|e| setting("stac.season", e)),
+    }
+}
+
+/// Where the search for a scene ends.
+pub fn widest(config: &Config) -> Widened {
+    match config.stac.widen {
+        Widen::None => Widened::No,
+        Widen::Cloud => Widened::Cloud,
+        Widen::Season => Widened::Season,
+    }
+}
+
+/// What a chip may hold of what nobody wants.
+pub fn limits(config: &Config) -> Limits {
+    let chips = &config.chips;
+    Limits { bad: chips.max_bad_fraction, nodata: chips.max_nodata_fraction, suspect: chips.max_suspect_fraction }
+}
+
+/// What of the parcels becomes a label.
+pub fn label_rules(config: &Config) -> LabelRules {
+    let labels = &config.labels;
+    LabelRules { erode_m: labels.erode_m, unlabelled: labels.unlabelled, min_share: labels.min_share }
+}
+
+/// What a parcel must be to be a centre or a label.
+pub fn parcel_rules(config: &Config) -> ParcelRules {
+    ParcelRules {
+        repair: config.labels.invalid == Invalid::Repair,
+        min_area_m2: config.sampling.min_area_m2,
+        min_distance_m: config.sampling.min_distance_m,
+    }
+}
+
+/// What is done about the BOA offset.
+pub fn harmonise(config: &Config) -> harmonise::Mode {
+    match config.chips.harmonise {
+        Harmonise::Auto => harmonise::Mode::Auto,
+        Harmonise::Stac => harmonise::Mode::Stac,
+        Harmonise::None => harmonise::Mode::None,
     }
 }
 
@@ -178,7 +227,8 @@ pub fn seasons(config: &Config) -> Result<Seasons, NodeError> {
 /// # Errors
 /// A template that gives unsafe or equal names.
 pub fn names(config: &Config) -> Result<NameTemplate, NodeError> {
-    NameTemplate::parse(&config.output.name_template).map_err(|e| setting("output.name_template", e))
+    let template = NameTemplate::parse(&config.output.name_template).map_err(|e| setting("output.name_template", e))?;
+    Ok(if config.stac.season == config::ALL_SEASONS { template.of_a_series() } else { template })
 }
 
 /// The dataset directory. Its parent must exist; the directory itself is made unless a marker is asked for,
@@ -219,13 +269,16 @@ pub fn resampling(config: &Config) -> cut::Resampling {
     }
 }
 
-/// Colours of the mask's values: those of the classes file, black for background.
-pub fn palette(classes: &ClassTable) -> [[u8; 3]; 256] {
+/// Colours and names of the mask's values: those of the classes file, black for what has no label.
+pub fn mask_look(config: &Config, classes: &ClassTable) -> geotiff::MaskLook {
+    let unlabelled = config.labels.unlabelled;
     let mut palette = [[0; 3]; 256];
+    let mut names = vec![(unlabelled, if unlabelled == 0 { "background" } else { "unlabelled" }.to_owned())];
     for (class, info) in classes.classes() {
         palette[usize::from(class.get())] = info.colour;
+        names.push((class.get(), info.name.clone()));
     }
-    palette
+    geotiff::MaskLook { palette, names, nodata: unlabelled }
 }
 
 /// This process's name towards the broker and in results.

@@ -56,9 +56,9 @@ pub(super) fn page(paper: &Paper<'_>) -> String {
                     section #classes { (panels::classes(&p.classes)) }
                     section #map { h2 { "Map" } (map::map(&view.cells, map::Links::None)) }
                     section #throughput { h2 { "Chips over time" } (chart::chart(&view.throughput)) }
-                    section #failures { (failures(view)) }
-                    section #workers { (workers(view)) }
                     section #chips { (samples(paper)) }
+                    section #workers { (workers(view)) }
+                    section #failures { (failures(view)) }
                 }
                 footer { p { "Written by satellite-pipeline " (env!("CARGO_PKG_VERSION"))
                     ". Pictures contain modified Copernicus Sentinel data, unless the scenes were made up." } }

@@ -14,11 +14,14 @@ use super::config::Config;
 use super::error::NodeError;
 use super::instruments::Instruments;
 use super::parts;
+use crate::actors::blocks::BlockReader;
 use crate::actors::cpu::CpuPool;
+use crate::actors::finder::Finder;
 use crate::actors::health::Health;
 use crate::actors::intake::Intake;
 use crate::actors::lane::Lane;
 use crate::actors::messages::TaskArrived;
+use crate::actors::offsets::Offsets;
 use crate::actors::pixels::Pixels;
 use crate::actors::quotas::Quotas;
 use crate::actors::rasteriser::{Encoding, Rasteriser};
@@ -31,6 +34,7 @@ use crate::adapters::dataset::DatasetStore;
 use crate::adapters::http::Http;
 use crate::adapters::imagery::Imagery;
 use crate::domain::band::Band;
+use crate::domain::scl::BadClasses;
 
 /// Chips in the share of a window that lies beyond the cell: half a chip, and a tenth of it for the angle
 /// between the scene's grid and the meridian, and a pixel's rounding.
@@ -78,7 +82,8 @@ impl Road {
             worker: worker.clone(),
             crs: parcels.crs().clone(),
             bands: parts::bands(config)?,
-            palette: parts::palette(&classes),
+            look: parts::mask_look(config, &classes),
+            labels: parts::label_rules(config),
             compression: parts::compression(config),
             names: parts::names(config)?,
         };
@@ -125,27 +130,13 @@ impl Road {
         let window_mb = config.worker.window_mb;
         let windows = Arc::new(Semaphore::new(window_mb as usize));
         let cut = Lane::new("rasteriser", self.cores + 1, rasteriser.start().recipient());
-        let pixels = Pixels {
-            imagery: imagery.clone(),
-            bands: self.bands.clone().into(),
-            resampling: parts::resampling(config),
-            max_nodata: config.chips.max_nodata_fraction,
-            memory: windows.clone(),
-            batch_mb: (window_mb / 2).max(1),
-            retry: pixel_retry,
-            health: image_health.clone(),
-            cpu: self.cpu.clone(),
-            rasteriser: cut.clone(),
-            conclude: conclude.clone(),
-        };
-        let read = Lane::new("pixels", tasks, pixels.start().recipient());
-        let scenes = Scenes {
-            worker: self.worker.clone(),
+        let finder = Arc::new(Finder {
             catalog: self.catalog,
             imagery: imagery.clone(),
             crs: self.parcels.crs().clone(),
             seasons: self.seasons,
             max_cloud: config.stac.max_cloud,
+            widest: parts::widest(config),
             collections: config.stac.collections.clone().into(),
             grid_band: finest(&self.bands),
             chip_size: config.chips.size,
@@ -153,6 +144,32 @@ impl Road {
             health: catalog_health.clone(),
             image_health: image_health.clone(),
             cpu: self.cpu.clone(),
+        });
+        let reader = BlockReader {
+            imagery: imagery.clone(),
+            memory: windows.clone(),
+            batch_mb: (window_mb / 2).max(1),
+            retry: pixel_retry,
+            health: image_health.clone(),
+        };
+        let pixels = Pixels {
+            reader,
+            finder: finder.clone(),
+            offsets: Arc::new(Offsets::new(parts::harmonise(config), imagery.clone(), self.cpu.clone())),
+            bands: self.bands.into(),
+            resampling: parts::resampling(config),
+            bad: BadClasses::new(config.chips.bad_scl.iter().copied()),
+            require_scl: config.chips.require_scl,
+            limits: parts::limits(config),
+            cpu: self.cpu.clone(),
+            rasteriser: cut.clone(),
+            conclude: conclude.clone(),
+        };
+        let read = Lane::new("pixels", tasks, pixels.start().recipient());
+        let scenes = Scenes {
+            worker: self.worker.clone(),
+            finder,
+            max_scenes: config.stac.max_scenes,
             pixels: read.clone(),
             conclude: conclude.clone(),
         };
@@ -161,7 +178,8 @@ impl Road {
             worker: self.worker.clone(),
             parcels: self.parcels,
             min_parcels: config.grid.min_parcels,
-            margin_m: label_margin_m(config),
+            margin_m: label_margin_m(config).max(config.sampling.min_distance_m),
+            rules: parts::parcel_rules(config),
             quotas: self.quotas.clone(),
             cpu: self.cpu,
             scenes: find.clone(),

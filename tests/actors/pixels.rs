@@ -1,143 +1,16 @@
 //! The pixels stage: the right pixels, the next candidate, and whose fault a bad file is.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use actix::Actor;
-use async_trait::async_trait;
-use bytes::Bytes;
 use satellite_pipeline::actors::cpu::CpuPool;
-use satellite_pipeline::actors::lane::{Credited, Lane};
-use satellite_pipeline::actors::messages::{
-    Candidate, ChipOutcome, ChipPlan, Conclude, Done, Drawn, Fan, Rasterise, ReadWindows,
-};
-use satellite_pipeline::actors::pixels::Pixels;
+use satellite_pipeline::actors::messages::ChipOutcome;
 use satellite_pipeline::adapters::imagery::Imagery;
-use satellite_pipeline::adapters::imagery::cut::Resampling;
-use satellite_pipeline::adapters::imagery::source::{MemorySource, RangeSource};
-use satellite_pipeline::domain::failure::{Failure, Severity};
-use satellite_pipeline::domain::scene::Scene;
-use satellite_pipeline::domain::window::Window;
-use tokio::sync::Semaphore;
+use satellite_pipeline::adapters::imagery::source::MemorySource;
+use satellite_pipeline::domain::failure::Severity;
 
-use super::scene_kit::{BANDS, CELL, CENTRE, dn, files, scene};
-use super::stage::{Out, QUICK, Stage, class, health, lane, on_stage, rejections, task};
-
-const SIZE: u32 = 64;
-
-/// Files in memory behind a server with moods.
-struct Moody {
-    files: MemorySource,
-    /// Reads below this href…
-    href: &'static str,
-    /// …fail so often.
-    failures: AtomicU32,
-    reads: AtomicU32,
-}
-
-impl Moody {
-    fn mood(&self, href: &str) -> Result<(), Failure> {
-        self.reads.fetch_add(1, SeqCst);
-        let bad = href.starts_with(self.href) && self.failures.try_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
-        if bad { Err(Failure::transient("pixels", format!("{href}: 503"))) } else { Ok(()) }
-    }
-}
-
-#[async_trait]
-impl RangeSource for Moody {
-    async fn range(&self, href: &str, range: Range<u64>) -> Result<Bytes, Failure> {
-        self.mood(href)?;
-        self.files.range(href, range).await
-    }
-    async fn range_upto(&self, href: &str, range: Range<u64>) -> Result<Bytes, Failure> {
-        self.mood(href)?;
-        self.files.range_upto(href, range).await
-    }
-}
-
-struct Bed {
-    stage: Stage,
-    lane: Lane<ReadWindows>,
-    rasteriser: Out<Credited<Rasterise>>,
-    conclude: Out<Credited<Conclude>>,
-    source: Arc<Moody>,
-}
-
-impl Bed {
-    async fn new(all: Vec<(String, Vec<u8>)>, href: &'static str, failures: u32) -> Self {
-        let files = all.into_iter().fold(MemorySource::default(), |files, (href, bytes)| files.with(href, bytes));
-        let source = Arc::new(Moody { files, href, failures: failures.into(), reads: AtomicU32::new(0) });
-        let cpu = CpuPool::new(2).unwrap();
-        let (rasteriser, to_rasteriser) = lane(64);
-        let (conclude, concluded) = lane(4);
-        let pixels = Pixels {
-            imagery: Arc::new(Imagery::new(source.clone(), cpu.pool(), 16 << 20)),
-            bands: BANDS.into(),
-            resampling: Resampling::Nearest,
-            max_nodata: 0.0,
-            memory: Arc::new(Semaphore::new(16)),
-            batch_mb: 1,
-            retry: QUICK,
-            health: health(),
-            cpu,
-            rasteriser,
-            conclude,
-        };
-        let lane = Lane::new("pixels", 4, pixels.start().recipient());
-        Self { stage: Stage::new().await, lane, rasteriser: to_rasteriser, conclude: concluded, source }
-    }
-
-    /// One task with a chip at each place, and these scenes as its candidates.
-    async fn read(&mut self, scenes: &[Arc<Scene>], places: &[(u32, u32)]) {
-        let job = self.stage.job(task(1, CELL)).await;
-        self.read_for(job, scenes, places).await;
-    }
-
-    async fn read_for(
-        &mut self,
-        job: satellite_pipeline::actors::messages::Job,
-        scenes: &[Arc<Scene>],
-        places: &[(u32, u32)],
-    ) {
-        let chips: Vec<ChipPlan> = places.iter().zip(0..).map(|(place, chip)| plan(chip, *place, scenes)).collect();
-        let fan = Arc::new(Fan::new(job, chips.len(), Arc::default()));
-        self.lane.send(ReadWindows { fan, chips }).await;
-    }
-
-    /// The task, once everything of it is decided.
-    async fn done(&mut self) -> Done {
-        self.conclude.next().await.message.done
-    }
-
-    /// Takes `count` chips off its hands: the item each came from, and the task once the others are decided too.
-    async fn finish(&mut self, count: usize) -> (BTreeMap<u32, String>, Done) {
-        let (mut from, mut done) = (BTreeMap::new(), None);
-        for _ in 0..count {
-            let Rasterise { fan, drawn, from: candidate, .. } = self.rasteriser.next().await.message;
-            from.insert(drawn.chip, candidate.scene.id.clone());
-            fan.note(drawn.chip, ChipOutcome::Abandoned);
-            done = done.or(Fan::give_back(fan));
-        }
-        let done = match done {
-            Some(done) => done,
-            None => self.done().await,
-        };
-        (from, done)
-    }
-}
-
-fn plan(chip: u32, (row, col): (u32, u32), scenes: &[Arc<Scene>]) -> ChipPlan {
-    let drawn = Drawn { chip, parcel: i64::from(chip) + 100, class: class(5), point: CENTRE, lonlat: CENTRE };
-    let window = Window { row, col, size: SIZE };
-    let candidates = scenes.iter().map(|s| Candidate { scene: s.clone(), window, season: "summer".into() }).collect();
-    ChipPlan { drawn, candidates }
-}
-
-fn two() -> [Arc<Scene>; 2] {
-    ["first", "second"].map(|id| Arc::new(scene(id, 32631, CENTRE, 200, 3.0)))
-}
+use super::pixel_bed::{Bed, SIZE, two};
+use super::scene_kit::{BANDS, CELL, dn, files};
+use super::stage::{on_stage, rejections, task};
 
 #[test]
 fn every_window_holds_its_pixels_in_the_order_of_the_bands() {
@@ -154,7 +27,7 @@ fn every_window_holds_its_pixels_in_the_order_of_the_bands() {
             assert!(ten.iter().copied().eq(want), "chip at {row}, {col}");
             assert!(twenty.len() == ten.len() && twenty.iter().all(|v| *v == 900));
             let grid = first.assets[&BANDS[0]].grid.unwrap();
-            assert_eq!((chip.grid.x0, chip.grid.width), (grid.x0 + f64::from(col) * 10.0, SIZE));
+            assert_eq!((chip.from.grid.x0, chip.from.grid.width), (grid.x0 + f64::from(col) * 10.0, SIZE));
         }
     });
 }
@@ -258,6 +131,6 @@ fn a_cancelled_task_ends_without_further_requests() {
         bed.read_for(job, &[first], &[(10, 10), (300, 300)]).await;
         let done = bed.done().await;
         assert!(done.outcomes.iter().all(|(_, o)| matches!(o, ChipOutcome::Abandoned)), "{:?}", done.outcomes);
-        assert_eq!(bed.source.reads.load(SeqCst), 0);
+        assert!(bed.source.reads.lock().unwrap().is_empty());
     });
 }

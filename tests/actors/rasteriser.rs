@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::Actor;
+use gdal::Metadata as _;
 use satellite_pipeline::actors::cpu::CpuPool;
 use satellite_pipeline::actors::lane::{Credited, Lane};
-use satellite_pipeline::actors::messages::{Candidate, ChipOutcome, Conclude, Drawn, Fan, Rasterise, WriteChip};
-use satellite_pipeline::actors::rasteriser::{Encoding, Rasteriser};
+use satellite_pipeline::actors::messages::{ChipOutcome, Conclude, Drawn, Fan, Rasterise, WriteChip};
+use satellite_pipeline::actors::rasteriser::{Encoding, LabelRules, Rasteriser};
 use satellite_pipeline::adapters::crs::Crs;
-use satellite_pipeline::adapters::geotiff::Compression;
+use satellite_pipeline::adapters::geotiff::{Compression, MaskLook};
+use satellite_pipeline::domain::candidate::{Candidate, Widened};
 use satellite_pipeline::domain::chip_name::NameTemplate;
 use satellite_pipeline::domain::parcel::Parcel;
+use satellite_pipeline::domain::provenance::Provenance;
 use satellite_pipeline::domain::scene::Scene;
 use satellite_pipeline::domain::window::Window;
 
@@ -28,15 +31,22 @@ struct Bed {
     scene: Arc<Scene>,
 }
 
+const PLAIN: LabelRules = LabelRules { erode_m: 0.0, unlabelled: 0, min_share: 0.0 };
+
 impl Bed {
     async fn new() -> Self {
+        Self::with(PLAIN).await
+    }
+
+    async fn with(labels: LabelRules) -> Self {
         let (writer, to_writer) = lane(4);
         let (conclude, concluded) = lane(4);
         let encoding = Encoding {
             worker: "w".into(),
             crs: Crs::lonlat(),
             bands: BANDS.into(),
-            palette: [[0; 3]; 256],
+            labels,
+            look: MaskLook { palette: [[0; 3]; 256], names: Vec::new(), nodata: 0 },
             compression: Compression::Deflate(1),
             names: NameTemplate::parse("{worker}_{run}_{task}_{class}_{chip}_{parcel}").unwrap(),
         };
@@ -48,14 +58,16 @@ impl Bed {
 
     fn chip(&self, fan: &Arc<Fan>, chip: u32) -> Rasterise {
         let middle = EDGE / 2 - SIZE / 2;
-        let window = Window { row: middle, col: middle, size: SIZE };
+        let whole = grid(32631, CENTRE);
+        let place = Window { row: middle, col: middle, size: SIZE }.grid(&whole);
+        let from = Candidate::new(self.scene.clone(), &whole, place, "summer".into(), Widened::No);
         let drawn = Drawn { chip, parcel: 1, class: class(5), point: CENTRE, lonlat: CENTRE };
         Rasterise {
             fan: fan.clone(),
             drawn,
-            from: Candidate { scene: self.scene.clone(), window, season: "summer".into() },
-            grid: window.grid(&grid(32631, CENTRE)),
+            from,
             pixels: vec![700; (SIZE * SIZE) as usize * BANDS.len()],
+            provenance: Provenance { bad_fraction: Some(0.02), offset_rule: "flag".into(), ..Provenance::default() },
         }
     }
 
@@ -92,6 +104,12 @@ fn a_mask_holds_every_labelled_parcel_not_only_the_drawn_one() {
             std::fs::write(&path, file).unwrap();
             let read = gdal::Dataset::open(&path).unwrap();
             assert_eq!((read.raster_size(), read.geo_transform().unwrap()[0]), ((64, 64), record.grid.x0));
+            let tag = |name| read.metadata_item(name, "").unwrap();
+            assert_eq!((tag("ITEM"), tag("RUN"), tag("PARCEL")), ("item".into(), "run1".into(), "1".into()));
+            assert_eq!(
+                (tag("BAD_FRACTION"), tag("OFFSET_RULE"), tag("SEASON")),
+                ("0.02".into(), "flag".into(), "summer".into())
+            );
         }
     });
 }
@@ -126,5 +144,37 @@ fn a_cancelled_task_costs_no_work() {
         let done = bed.conclude.next().await.message.done;
         assert!(done.outcomes.iter().all(|(_, o)| matches!(o, ChipOutcome::Abandoned)) && done.outcomes.len() == 2);
         bed.writer.nothing().await;
+    });
+}
+
+/// Pixels of each value in the mask of a chip around a field of 100 m.
+async fn counts(labels: LabelRules) -> Result<BTreeMap<u8, u32>, String> {
+    let mut bed = Bed::with(labels).await;
+    let fan = bed.fan(1, vec![parcel(1, CENTRE, 100.0), parcel(2, [0.9, 41.62], 100.0)]).await;
+    let chip = bed.chip(&fan, 0);
+    drop(fan);
+    bed.lane.send(chip).await;
+    tokio::select! {
+        written = bed.writer.next() => {
+            let record = written.message.record;
+            assert_eq!(record.provenance.parcels, [1], "the other one is far away");
+            Ok(record.pixels.into_iter().collect())
+        }
+        concluded = bed.conclude.next() => Err(rejections(&concluded.message.done)[0].reason.clone()),
+    }
+}
+
+#[test]
+fn labels_are_drawn_in_and_what_has_none_is_called_as_configured() {
+    on_stage(async || {
+        let whole = counts(PLAIN).await.unwrap();
+        assert!((95..=105).contains(&whole[&5]) && whole[&0] == SIZE * SIZE - whole[&5]);
+        // Two rows less on every side.
+        let eroded = counts(LabelRules { erode_m: 20.0, unlabelled: 255, ..PLAIN }).await.unwrap();
+        assert!((32..=40).contains(&eroded[&5]) && eroded[&255] == SIZE * SIZE - eroded[&5], "{eroded:?}");
+        assert_eq!(counts(LabelRules { erode_m: 60.0, ..PLAIN }).await, Err("empty_mask".into()));
+        let share = f64::from(whole[&5]) / f64::from(SIZE * SIZE);
+        assert!(counts(LabelRules { min_share: share, ..PLAIN }).await.is_ok());
+        assert_eq!(counts(LabelRules { min_share: share + 1e-9, ..PLAIN }).await, Err("few_labels".into()));
     });
 }

@@ -8,7 +8,7 @@ use satellite_pipeline::actors::cpu::CpuPool;
 use satellite_pipeline::actors::lane::{Credited, Lane};
 use satellite_pipeline::actors::messages::{Conclude, Drawn, FindScenes, SampleParcels};
 use satellite_pipeline::actors::quotas::Quotas;
-use satellite_pipeline::actors::sampler::Sampler;
+use satellite_pipeline::actors::sampler::{ParcelRules, Sampler};
 use satellite_pipeline::actors::ticket::Outcome;
 use satellite_pipeline::adapters::crs::Crs;
 use satellite_pipeline::adapters::parcels::{
@@ -19,6 +19,7 @@ use satellite_pipeline::domain::parcel::{Parcel, ScannedParcel};
 use satellite_pipeline::domain::polygon::Polygon;
 use satellite_pipeline::domain::result::Status;
 use satellite_pipeline::domain::sampling::is_drawn;
+use satellite_pipeline::domain::thinning::metres;
 
 use super::stage::{Out, Stage, class, lane, on_stage, task};
 
@@ -48,11 +49,21 @@ struct Bed {
     conclude: Out<Credited<Conclude>>,
 }
 
+const PLAIN: ParcelRules = ParcelRules { repair: true, min_area_m2: 0.0, min_distance_m: 0.0 };
+
 fn bed(parcels: impl ParcelSource + 'static) -> Bed {
-    bed_with(parcels, &Quotas::default())
+    ruled(parcels, PLAIN)
+}
+
+fn ruled(parcels: impl ParcelSource + 'static, rules: ParcelRules) -> Bed {
+    bed_of(parcels, rules, &Quotas::default())
 }
 
 fn bed_with(parcels: impl ParcelSource + 'static, quotas: &Quotas) -> Bed {
+    bed_of(parcels, PLAIN, quotas)
+}
+
+fn bed_of(parcels: impl ParcelSource + 'static, rules: ParcelRules, quotas: &Quotas) -> Bed {
     let (scenes, to_scenes) = lane(4);
     let (conclude, concluded) = lane(4);
     let sampler = Sampler {
@@ -60,6 +71,7 @@ fn bed_with(parcels: impl ParcelSource + 'static, quotas: &Quotas) -> Bed {
         parcels: Arc::new(parcels),
         min_parcels: 3,
         margin_m: 1_500.0,
+        rules,
         quotas: quotas.clone(),
         cpu: CpuPool::new(1).unwrap(),
         scenes,
@@ -217,5 +229,59 @@ fn a_cancelled_task_is_left_to_others() {
         job.cancel.cancel();
         bed.lane.send(SampleParcels { job }).await;
         assert_eq!(stage.outcome().await, Outcome::Abandoned);
+    });
+}
+
+/// What a cell gives under some rules.
+async fn given(stage: &mut Stage, rows: Vec<MemoryRow>, rules: ParcelRules, cell: [f64; 4]) -> FindScenes {
+    let mut bed = ruled(memory(rows), rules);
+    bed.lane.send(SampleParcels { job: stage.job(task(1, cell)).await }).await;
+    bed.scenes.next().await.message
+}
+
+#[test]
+fn an_invalid_shape_is_mended_or_its_parcel_left_out() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let crossed = [[0.01, 40.01], [0.012, 40.012], [0.012, 40.01], [0.01, 40.011]];
+        let mut rows = fields();
+        rows.push(MemoryRow { shape: Some(Polygon::from_ring(crossed)), ..field(41, 0.0, 0.0, WHEAT) });
+        let raw = rows[41].shape.clone().unwrap();
+        let mended = given(&mut stage, rows.clone(), PLAIN, CELL).await;
+        let shape = &mended.parcels.iter().find(|p| p.id == 41).unwrap().shape;
+        assert!(mended.job.left_out.is_empty() && mended.drawn.iter().any(|d| d.parcel == 41));
+        assert!(*shape != raw && shape.rings().count() == 2, "{shape:?}");
+
+        let strict = given(&mut stage, rows, ParcelRules { repair: false, ..PLAIN }, CELL).await;
+        assert!(strict.parcels.iter().all(|p| p.id != 41) && strict.drawn.len() == 40);
+        let why = &strict.job.left_out[0];
+        assert_eq!((why.parcel, why.reason.as_str()), (41, "invalid_geometry"));
+    });
+}
+
+#[test]
+fn small_parcels_and_close_ones_are_no_centres_but_keep_their_numbers() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let mut rows = fields();
+        // 68 x 89 metres, but for one that has a quarter of it.
+        rows[4].shape =
+            Some(Polygon::from_ring([[0.005, 40.006], [0.0054, 40.006], [0.0054, 40.0064], [0.005, 40.0064]]));
+        let fit = given(&mut stage, rows.clone(), ParcelRules { min_area_m2: 3000.0, ..PLAIN }, CELL).await;
+        let why = &fit.job.left_out[0];
+        assert_eq!((why.parcel, why.reason.as_str(), fit.job.left_out.len()), (5, "too_small", 1));
+        assert!(fit.drawn.iter().all(|d| i64::from(d.chip) + 1 == d.parcel));
+        assert_eq!(fit.parcels.len(), 41, "it stays a label");
+
+        let far = ParcelRules { min_distance_m: 300.0, ..PLAIN };
+        let halves = [[0.0, 40.0, 0.02, 40.05], [0.02, 40.0, 0.05, 40.05]];
+        let (west, east) =
+            (given(&mut stage, rows.clone(), far, halves[0]).await, given(&mut stage, rows, far, halves[1]).await);
+        let both: Vec<&Drawn> = west.drawn.iter().chain(&east.drawn).collect();
+        assert_eq!(both.len() + west.job.left_out.len() + east.job.left_out.len(), 40);
+        assert!(both.len() > 4 && west.job.left_out.iter().all(|why| why.reason == "too_close"));
+        for (i, a) in both.iter().enumerate() {
+            assert!(both[i + 1..].iter().all(|b| metres(a.lonlat, b.lonlat) >= 300.0), "across the cells' border too");
+        }
     });
 }

@@ -1,13 +1,13 @@
 //! Small scenes around a point near the border of UTM zones 30 and 31: items in memory, COGs written by GDAL.
 //!
 //! Contract: a scene is 600 x 600 pixels of 10 m, blocks of 256, DN [`dn`] of row and column, so every pixel is known; band
-//! B11 has half as many. Units: metres, DN. Trap: hrefs are `mem:ITEM/BAND`, and nothing but [`files`] knows them.
+//! B11 has half as many. Units: metres, DN. Trap: hrefs are `mem:ITEM/BAND`, and nothing but [`files`] and [`clouded`] knows them.
 
 use std::collections::BTreeMap;
 
 use chrono::{TimeZone, Utc};
 use gdal::DriverManager;
-use gdal::raster::{Buffer, RasterCreationOptions};
+use gdal::raster::{Buffer, GdalType, RasterCreationOptions};
 use gdal::spatial_ref::SpatialRef;
 use satellite_pipeline::adapters::crs::{Crs, Transform};
 use satellite_pipeline::domain::band::Band;
@@ -19,7 +19,7 @@ use super::stage::class;
 
 /// Pixels along an edge at 10 m.
 pub(crate) const EDGE: u32 = 600;
-/// Bands of the scenes.
+/// Bands of the chips; the scenes have a classification besides, of 20 m.
 pub(crate) const BANDS: [Band; 2] = [Band::B02, Band::B11];
 /// The middle of the parcels, degrees.
 pub(crate) const CENTRE: [f64; 2] = [0.0, 41.62];
@@ -42,7 +42,7 @@ pub(crate) fn grid(epsg: u32, middle: [f64; 2]) -> PixelGrid {
 /// A scene of a day of 2023 (1 to 365).
 pub(crate) fn scene(id: &str, epsg: u32, middle: [f64; 2], day: u32, cloud_cover: f64) -> Scene {
     let ten = grid(epsg, middle);
-    let assets = BANDS.map(|band| {
+    let assets = [Band::B02, Band::B11, Band::Scl].map(|band| {
         let grid = if band == Band::B02 { ten } else { halved(&ten) };
         (band, Asset { href: format!("mem:{id}/{}", band.name()), grid: Some(grid) })
     });
@@ -73,24 +73,38 @@ pub(crate) fn dn(row: u32, col: u32) -> u16 {
     (1 + (row * 7 + col * 3) % 5000) as u16
 }
 
-/// Both files of a scene, by href; `value` gives the DN of a pixel of B02, and B11 is plain.
+/// The files of a scene, by href, B02 first; `value` gives the DN of a pixel of B02, B11 is plain, and everything is
+/// bare soil.
 pub(crate) fn files(scene: &Scene, value: impl Fn(u32, u32) -> u16) -> Vec<(String, Vec<u8>)> {
+    clouded(scene, value, |_, _| 5)
+}
+
+/// The same under a sky: `class` gives the classification of a pixel of 20 m.
+pub(crate) fn clouded(
+    scene: &Scene,
+    value: impl Fn(u32, u32) -> u16,
+    class: impl Fn(u32, u32) -> u8,
+) -> Vec<(String, Vec<u8>)> {
     let file = |band: Band| {
         let asset = &scene.assets[&band];
         let grid = asset.grid.unwrap();
-        let pixels = (0..grid.height).flat_map(|row| (0..grid.width).map(move |col| (row, col)));
-        let values = pixels.map(|(row, col)| if band == Band::B02 { value(row, col) } else { 900 }).collect();
-        (asset.href.clone(), cog(&grid, scene.epsg, values))
+        let pixels = || (0..grid.height).flat_map(|row| (0..grid.width).map(move |col| (row, col)));
+        let bytes = match band {
+            Band::Scl => cog(&grid, scene.epsg, pixels().map(|(row, col)| class(row, col)).collect(), "PREDICTOR=1"),
+            Band::B02 => cog(&grid, scene.epsg, pixels().map(|(row, col)| value(row, col)).collect(), "PREDICTOR=2"),
+            _ => cog(&grid, scene.epsg, pixels().map(|_| 900_u16).collect(), "PREDICTOR=2"),
+        };
+        (asset.href.clone(), bytes)
     };
-    BANDS.map(file).into()
+    [Band::B02, Band::B11, Band::Scl].map(file).into()
 }
 
-fn cog(grid: &PixelGrid, epsg: u32, values: Vec<u16>) -> Vec<u8> {
+fn cog<T: GdalType + Copy>(grid: &PixelGrid, epsg: u32, values: Vec<T>, predictor: &str) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.tif");
     let size = (grid.width as usize, grid.height as usize);
     let memory = DriverManager::get_driver_by_name("MEM").unwrap();
-    let mut set = memory.create_with_band_type::<u16, _>("", size.0, size.1, 1).unwrap();
+    let mut set = memory.create_with_band_type::<T, _>("", size.0, size.1, 1).unwrap();
     set.set_geo_transform(&[grid.x0, grid.res, 0.0, grid.y0, 0.0, -grid.res]).unwrap();
     set.set_spatial_ref(&SpatialRef::from_epsg(epsg).unwrap()).unwrap();
     set.rasterband(1).unwrap().write((0, 0), size, &mut Buffer::new(size, values)).unwrap();
@@ -99,8 +113,10 @@ fn cog(grid: &PixelGrid, epsg: u32, values: Vec<u16>) -> Vec<u8> {
         "BLOCKXSIZE=256",
         "BLOCKYSIZE=256",
         "COMPRESS=DEFLATE",
-        "PREDICTOR=2",
+        predictor,
+        "COPY_SRC_OVERVIEWS=YES",
     ]);
+    set.build_overviews("NEAREST", &[2, 4], &[]).unwrap();
     let gtiff = DriverManager::get_driver_by_name("GTiff").unwrap();
     set.create_copy(&gtiff, &path, &options).unwrap().close().unwrap();
     std::fs::read(path).unwrap()

@@ -147,6 +147,7 @@ fn rejection(reason: &str) -> satellite_pipeline::actors::messages::ChipOutcome 
     satellite_pipeline::actors::messages::ChipOutcome::Rejected(Rejection {
         parcel: 1,
         class: class(5),
+        season: "summer".into(),
         reason: reason.into(),
         detail: "why".into(),
     })
@@ -230,9 +231,9 @@ fn what_becomes_of_a_task_without_chips() {
             other => panic!("{other:?}"),
         };
         let bed = async || Bed::new(Sick::default()).await;
-        let said = failed(bed().await.end(vec![rejection("nodata"), rejection("no_scene")], None).await);
+        let said = failed(bed().await.end(vec![rejection("unreadable"), rejection("no_scene")], None).await);
         assert_eq!(said.0, Status::FailedDownload);
-        assert_eq!(said.1, "no chip of 2 parcels: 1 no_scene, 1 nodata (why)");
+        assert_eq!(said.1, "no chip of 2 parcels: 1 no_scene, 1 unreadable (why)");
         let said = failed(bed().await.end(vec![rejection("empty_mask"), rejection("empty_mask")], None).await);
         assert_eq!(said.0, Status::FailedEmptyMask);
         let said = failed(bed().await.end(vec![transient(), rejection("nodata")], None).await);
@@ -245,6 +246,13 @@ fn what_becomes_of_a_task_without_chips() {
             other => panic!("{other:?}"),
         }
         assert!(skipped.store.finished(&task(3, CELL).key()).unwrap().is_some(), "a skip is remembered as well");
+        let mut clouded = bed().await;
+        match clouded.end(vec![rejection("cloud"), rejection("no_scene")], None).await {
+            Outcome::Finished(result) => assert_eq!((result.status, result.chips_saved), (Status::Success, 0)),
+            other => panic!("{other:?}"),
+        }
+        let manifest = clouded.store.finished(&task(3, CELL).key()).unwrap().unwrap();
+        assert_eq!(manifest.rejected.len(), 2, "every parcel has its reason");
     });
 }
 

@@ -134,6 +134,13 @@ class Browser:
             pathlib.Path(self.shots).mkdir(parents=True, exist_ok=True)
             self.web.save_screenshot(str(pathlib.Path(self.shots) / f"{name}.png"))
 
+    def whole(self, name):
+        """The page from top to bottom."""
+        self.size(1280, self.web.execute_script("return document.documentElement.scrollHeight"))
+        time.sleep(0.5)
+        self.shot(name)
+        self.size(1280, 900)
+
     def complaints(self):
         return [entry["message"] for entry in self.web.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
@@ -197,11 +204,12 @@ def looks(run, browser):
     wait("the overview", lambda: chips_shown(browser) is not None, 20)
     images = "return [...document.images].filter(i => i.complete && i.naturalWidth === 128).length"
     wait("24 pictures of chips", lambda: browser.web.execute_script(images) == 24, 60)
-    browser.shot("desktop-light")
+    browser.whole("desktop-light")
     browser.scheme("dark")
-    browser.shot("desktop-dark")
+    browser.whole("desktop-dark")
     for name, width, height in (("phone", 390, 844), ("small-phone", 320, 640)):
         browser.size(width, height, phone=True)
+        browser.scheme("dark")
         for page in ("/", "/tasks?state=failed", "/tasks"):
             browser.web.get(run.url + page)
             expect(browser.fits(), f"{page} has no horizontal scroll on {width} pixels")

@@ -48,6 +48,7 @@ class Copy:
             profile, array, described, tags = tif.profile, tif.read(), tif.descriptions, tif.tags()
             palette = tif.colormap(1) if kind == "masks" else None
         described = changes.pop("descriptions", described)
+        tags.update(changes.pop("tags", {}))
         size = {"blockxsize": array.shape[2], "blockysize": array.shape[1]}
         profile.update({"tiled": True, **size, "predictor": 2 if kind == "images" else 1, **changes})
         with rasterio.open(self.file(kind), "w", **profile) as tif:
@@ -106,6 +107,13 @@ SPOILERS = {
     "the image is signed": (lambda c: c.rewrite("images", lambda a: a.astype("int16"), dtype="int16"), "dtypes is"),
     "the image is in strips": (lambda c: c.rewrite("images", tiled=False), "tile is"),
     "a file was changed after it was written": (lambda c: (c.save(), c.rewrite("masks", class_gone)), "SHA-256 is"),
+    "another share of bad pixels is claimed": (
+        lambda c: c.chip["provenance"].update(bad_fraction=0.04321), "bad fraction is 0.04321"),
+    "the offset was subtracted in vain": (
+        lambda c: c.chip["provenance"].update(offset=1000, offset_rule="pixels"), "offset is (1000"),
+    "the chip is of another season": (lambda c: c.chip.update(season="winter" if c.chip["season"] != "winter" else "summer"),
+        "is not in season"),
+    "a tag is another run's": (lambda c: c.rewrite("images", tags={"RUN": "other"}), "tags is"),
     "a mask is missing": (lambda c: c.file("masks").unlink(), "No such file"),
     "a file nobody wrote": (lambda c: shutil.copy(c.file("images"), c.place / "images/stray.tif"), "named by no manifest"),
     "a drawn parcel is forgotten": (dropped, "parcels drawn is"),

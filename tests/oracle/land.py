@@ -114,8 +114,8 @@ def move(points, source, target):
 class Parcels:
     """The parcels of a layer. Ids, classes and points of all are held; shapes are read where they are needed."""
 
-    def __init__(self, path, layer, code_column, name_column, rules):
-        self.path, self.rules = path, rules
+    def __init__(self, path, layer, code_column, name_column, rules, repair=True):
+        self.path, self.rules, self.repair = path, rules, repair
         self.layer = layer or only_polygon_layer(path)
         info = pyogrio.read_info(path, layer=self.layer)
         self.crs = info["crs"]
@@ -165,11 +165,21 @@ class Parcels:
         dx, dy = (east - west) * 0.01, (north - south) * 0.01
         frame = self.read(bbox=(west - dx, south - dy, east + dx, north + dy)).sort_index()
         classes = self.classes_of(frame)
-        shapes = frame["geometry"].values
+        shapes = np.asarray(frame["geometry"].values)
         known = np.array([self.place_of(i) is not None for i in frame.index], dtype=bool)
         keep = known & (classes > 0)
-        moved = shapely.transform(np.asarray(shapes)[keep], lambda xy: move(xy, self.crs, crs))
+        invalid = keep & ~shapely.is_valid(shapes)
+        if self.repair:
+            shapes[invalid] = mended(shapes[invalid])
+        else:
+            keep &= ~invalid
+        moved = shapely.transform(shapes[keep], lambda xy: move(xy, self.crs, crs))
         return moved, classes[keep]
+
+
+def mended(shapes):
+    """What the outer rings go round, less the holes."""
+    return shapely.make_valid(shapes, method="structure", keep_collapsed=False)
 
 
 def only_polygon_layer(path):

@@ -14,13 +14,14 @@ class ClassRules:
     """The rules of one classes file."""
 
     def __init__(self, path):
-        self.exact, self.prefix, self.names, self.colours = {}, {}, {}, {}
+        self.exact, self.prefix, self.names, self.colours, self.called = {}, {}, {}, {}, {}
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = (line for line in file if line.strip() and not line.startswith("#"))
             for row in csv.DictReader(lines):
                 kind, key, value = row["kind"].strip(), row["key"].strip(), row["class"].strip()
                 if kind == "class":
                     note = row["note"].strip()
+                    self.called[int(key)] = value
                     self.colours[int(key)] = tuple(int(note[i : i + 2], 16) for i in (1, 3, 5))
                     continue
                 table = {"exact": self.exact, "prefix": self.prefix, "name": self.names}[kind]

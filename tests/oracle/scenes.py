@@ -15,6 +15,7 @@ KEYS = {
     "B02": ("blue", "B02"), "B03": ("green", "B03"), "B04": ("red", "B04"), "B08": ("nir", "B08"),
     "B05": ("rededge1", "B05"), "B06": ("rededge2", "B06"), "B07": ("rededge3", "B07"), "B8A": ("nir08", "B8A"),
     "B11": ("swir16", "B11"), "B12": ("swir22", "B12"),
+    "SCL": ("scl", "SCL"),
 }  # fmt: skip
 
 

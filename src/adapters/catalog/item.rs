@@ -222,6 +222,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::harmonise::{Mode, by_item, decide};
 
     /// An item in the shape of Earth Search's, with one 10 m and one 20 m band.
     fn item() -> Value {
@@ -311,6 +312,34 @@ mod tests {
         let scene = reader().read(item).unwrap();
         assert_eq!(scene.asset(Band::B02).unwrap().href, "https://cogs.example/B02.tif");
         assert_eq!(scene.asset(Band::B05).unwrap().grid, None);
+    }
+
+    /// Planetary Computer: the mission's names, the classification among them, and no word about the offset.
+    #[test]
+    fn an_item_of_planetary_computer() {
+        let asset = |band: Band| {
+            let (res, size) = if band.gsd() == 10 { (10, 10_980) } else { (20, 5490) };
+            let href = format!("https://blobs.example/30/T/VK/2023/05/01/T30TVK_{}_{res}m.tif", band.name());
+            json!({"href": href, "proj:shape": [size, size], "proj:transform": [res, 0, 399960, 0, -res, 4500000]})
+        };
+        let assets: Map<String, Value> = Band::ALL.iter().map(|b| (b.name().to_owned(), asset(*b))).collect();
+        let mut item = item();
+        item["id"] = json!("S2A_MSIL2A_20230501T110621_R137_T30TVK_20230501T173102");
+        item["stac_version"] = json!("1.1.0");
+        item["assets"] = Value::Object(assets);
+        item["properties"] = json!({
+            "datetime": "2023-05-01T11:06:21.024000Z", "eo:cloud_cover": 3.25, "proj:code": "EPSG:32630",
+            "s2:processing_baseline": "05.09", "platform": "Sentinel-2A",
+            "s2:product_uri": "S2A_MSIL2A_20230501T110621_N0509_R137_T30TVK_20230501T173102.SAFE",
+        });
+        let scene = ItemReader { required: Band::ALL.to_vec(), ..reader() }.read(item).unwrap();
+        assert_eq!((scene.epsg, scene.assets.len()), (32630, 11));
+        assert!(scene.asset(Band::Scl).unwrap().href.ends_with("T30TVK_SCL_20m.tif"));
+        assert_eq!(scene.overpass().as_deref(), Some("S2A_20230501T110621_R137"));
+        // Its DNs hold the offset, and the pixels say so.
+        assert_eq!(by_item(Mode::Auto, &scene), None);
+        assert_eq!(decide(Mode::Auto, &scene, Some(1240)).subtract, 1000);
+        assert_eq!(decide(Mode::Stac, &scene, None).subtract, 1000);
     }
 
     #[test]

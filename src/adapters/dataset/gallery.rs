@@ -200,7 +200,7 @@ fn true_colour(path: &Path) -> Result<Rgb, gdal::errors::GdalError> {
         // A dataset without this band shows its first one: grey is better than nothing.
         let index = (1..=tif.raster_count()).find(named).unwrap_or(1);
         let average = Some(ResampleAlg::Average);
-        Ok::<_, gdal::errors::GdalError>(tif.rasterband(index)?.read_as::<u16>((0, 0), size, to, average)?)
+        tif.rasterband(index)?.read_as::<u16>((0, 0), size, to, average)
     };
     let [red, green, blue] = [band("B04")?, band("B03")?, band("B02")?].map(|b| b.into_shape_and_vec().1);
     let pixels = red.iter().zip(&green).zip(&blue).map(|((r, g), b)| [shade(*r), shade(*g), shade(*b)]).collect();

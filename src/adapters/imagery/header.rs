@@ -1,4 +1,4 @@
-//! The header of one COG: what is needed to read any of its blocks, and nothing of its overviews.
+//! The header of one COG: what is needed to read any of the blocks of one of its levels.
 //!
 //! Contract: parsed by crate `tiff` from the first [`FIRST_READ`] bytes; a file that keeps its
 //! directory elsewhere costs one small read more for each place the parser looks at, at most
@@ -61,6 +61,15 @@ pub enum Codec {
     Zstd,
 }
 
+/// Which of a file's images is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// The first one, at full resolution.
+    Full,
+    /// The smallest overview; the full one in a file without overviews.
+    Smallest,
+}
+
 /// A parsed header.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cog {
@@ -119,6 +128,14 @@ impl Cog {
     /// `Transient` and `Permanent` failures of the source; [`ImageryError::NotUsable`] for a file that
     /// is no TIFF or a kind of TIFF that is not read.
     pub async fn open(source: &dyn RangeSource, href: &str) -> Result<Self, ImageryError> {
+        Self::open_level(source, href, Level::Full).await
+    }
+
+    /// As [`Cog::open`], for one level of the file.
+    ///
+    /// # Errors
+    /// As [`Cog::open`].
+    pub async fn open_level(source: &dyn RangeSource, href: &str, level: Level) -> Result<Self, ImageryError> {
         let mut known = BTreeMap::new();
         let mut next = 0..FIRST_READ;
         for _ in 0..MAX_READS {
@@ -126,7 +143,7 @@ impl Cog {
             let ended = (bytes.len() as u64) < next.end - next.start;
             known.insert(next.start, bytes);
             let missing = Cell::new(None);
-            match parse(href, Sparse { known: &known, at: 0, missing: &missing }) {
+            match parse(href, Sparse { known: &known, at: 0, missing: &missing }, level) {
                 Ok(cog) => return Ok(cog),
                 Err(error) => match missing.get() {
                     None => return Err(error),
@@ -184,9 +201,12 @@ impl Seek for Sparse<'_> {
 /// Largest value of one directory entry, bytes: 32,768 block addresses of 8 bytes.
 const MAX_VALUE_BYTES: u64 = 256 * 1024;
 
-/// Holds the first directory against [`MAX_VALUE_BYTES`] before crate `tiff` reads it, because that allocates
-/// some two hundred bytes for each value an entry claims to have.
-fn check_directory(reader: &mut Sparse<'_>) -> io::Result<Result<(), String>> {
+/// Directories of one file that are followed.
+const MAX_DIRECTORIES: usize = 16;
+
+/// Holds the directories that `level` needs against [`MAX_VALUE_BYTES`] before crate `tiff` reads them, because that
+/// allocates some two hundred bytes for each value an entry claims to have.
+fn check_directories(reader: &mut Sparse<'_>, level: Level) -> io::Result<Result<(), String>> {
     let mut head = [0; 16];
     reader.read_exact(&mut head[..8])?;
     let little = match &head[..2] {
@@ -199,44 +219,76 @@ fn check_directory(reader: &mut Sparse<'_>) -> io::Result<Result<(), String>> {
         if little { bytes.iter().rev().fold(0, step) } else { bytes.iter().fold(0, step) }
     };
     let big = number(&head[2..4]) == 43;
-    let (at, entry) = if big {
+    let (mut at, entry) = if big {
         reader.read_exact(&mut head[8..16])?;
         (number(&head[8..16]), 20)
     } else {
         (number(&head[4..8]), 12)
     };
-    reader.seek(SeekFrom::Start(at))?;
-    let mut count = [0; 8];
-    let count = &mut count[..if big { 8 } else { 2 }];
-    reader.read_exact(count)?;
-    let entries = number(count);
-    if entries > 4096 {
-        return Ok(Err(format!("its directory claims {entries} entries")));
-    }
-    for _ in 0..entries {
-        let mut raw = [0; 20];
-        reader.read_exact(&mut raw[..entry])?;
-        let values = number(&raw[4..if big { 12 } else { 8 }]);
-        // TIFF 6.0, section 2, and BigTIFF: bytes of one value by type.
-        let size = match number(&raw[2..4]) {
-            3 | 8 => 2,
-            4 | 9 | 11 | 13 => 4,
-            5 | 10 | 12 | 16..=18 => 8,
-            _ => 1,
-        };
-        if values.saturating_mul(size) > MAX_VALUE_BYTES {
-            let tag = number(&raw[..2]);
-            return Ok(Err(format!("tag {tag} claims {values} values, more than {MAX_VALUE_BYTES} bytes hold")));
+    for _ in 0..MAX_DIRECTORIES {
+        reader.seek(SeekFrom::Start(at))?;
+        let mut count = [0; 8];
+        let count = &mut count[..if big { 8 } else { 2 }];
+        reader.read_exact(count)?;
+        let entries = number(count);
+        if entries > 4096 {
+            return Ok(Err(format!("its directory claims {entries} entries")));
+        }
+        for _ in 0..entries {
+            let mut raw = [0; 20];
+            reader.read_exact(&mut raw[..entry])?;
+            let values = number(&raw[4..if big { 12 } else { 8 }]);
+            // TIFF 6.0, section 2, and BigTIFF: bytes of one value by type.
+            let size = match number(&raw[2..4]) {
+                3 | 8 => 2,
+                4 | 9 | 11 | 13 => 4,
+                5 | 10 | 12 | 16..=18 => 8,
+                _ => 1,
+            };
+            if values.saturating_mul(size) > MAX_VALUE_BYTES {
+                let tag = number(&raw[..2]);
+                return Ok(Err(format!("tag {tag} claims {values} values, more than {MAX_VALUE_BYTES} bytes hold")));
+            }
+        }
+        if level == Level::Full {
+            break;
+        }
+        let mut next = [0; 8];
+        let next = &mut next[..if big { 8 } else { 4 }];
+        reader.read_exact(next)?;
+        at = number(next);
+        if at == 0 {
+            break;
         }
     }
     reader.seek(SeekFrom::Start(0))?;
     Ok(Ok(()))
 }
 
-fn parse(href: &str, mut reader: Sparse<'_>) -> Result<Cog, ImageryError> {
+/// Leaves the decoder at the image that is meant.
+fn seek_level<R: Read + Seek>(tiff: &mut Decoder<R>, level: Level) -> tiff::TiffResult<()> {
+    if level == Level::Full {
+        return Ok(());
+    }
+    let (mut at, mut best) = (0, (tiff.dimensions()?.0, 0));
+    while at + 1 < MAX_DIRECTORIES && tiff.more_images() {
+        tiff.next_image()?;
+        at += 1;
+        // TIFF 6.0, NewSubfileType: bit 0 is a reduced image, bit 2 a mask.
+        let kind = tiff.find_tag_unsigned::<u32>(Tag::NewSubfileType)?.unwrap_or(0);
+        let width = tiff.dimensions()?.0;
+        if kind & 0b101 == 1 && width < best.0 {
+            best = (width, at);
+        }
+    }
+    tiff.seek_to_image(best.1)
+}
+
+fn parse(href: &str, mut reader: Sparse<'_>, level: Level) -> Result<Cog, ImageryError> {
     let refuse = |why: String| not_usable(href, why);
-    check_directory(&mut reader).map_err(|e| refuse(e.to_string()))?.map_err(refuse)?;
+    check_directories(&mut reader, level).map_err(|e| refuse(e.to_string()))?.map_err(refuse)?;
     let mut tiff = Decoder::new(reader).map_err(|e| refuse(e.to_string()))?;
+    seek_level(&mut tiff, level).map_err(|e| refuse(e.to_string()))?;
     let (width, height) = tiff.dimensions().map_err(|e| refuse(e.to_string()))?;
     let mut tag = |tag: Tag| tiff.find_tag_unsigned_vec::<u64>(tag).map_err(|e| refuse(e.to_string()));
     let one = |values: Option<Vec<u64>>, default: u64| values.and_then(|v| v.first().copied()).unwrap_or(default);

@@ -10,6 +10,7 @@
 pub mod block;
 pub mod cut;
 pub mod header;
+pub mod overview;
 pub mod ranges;
 pub mod source;
 

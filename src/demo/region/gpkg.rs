@@ -12,7 +12,7 @@ use gdal::spatial_ref::{AxisMappingStrategy, SpatialRef};
 use gdal::vector::{Defn, Feature, Geometry, LayerAccess, LayerOptions, OGRFieldType, OGRwkbGeometryType};
 use std::path::Path;
 
-/// Degrees across the planted bow-tie.
+/// Degrees across the planted shapes.
 const BOW_TIE: f64 = 0.001;
 
 impl Region {
@@ -49,7 +49,7 @@ impl Region {
         }
         for geometry in self.troubles()? {
             let mut feature = Feature::new(&defn)?;
-            let values = ["SOFT WHEAT", "common_soft_wheat", "3301010100", "ES243"];
+            let values = ["TOMATO", "tomato", "3301280000", "ES243"];
             for (index, value) in values.iter().enumerate() {
                 feature.set_field_string(index, value)?;
             }
@@ -61,13 +61,25 @@ impl Region {
         dataset.commit()
     }
 
-    /// No geometry, an empty one, and a ring that crosses itself.
+    /// No geometry, an empty one, a ring without area that crosses itself; then, among the fields, a ring that crosses
+    /// itself, a hole that reaches beyond its shell, and two parts that overlap.
     fn troubles(&self) -> Result<[Option<Geometry>; super::TROUBLES]> {
         let [w, s, ..] = self.bounds;
-        let (x, y, d) = (w + BOW_TIE, s + BOW_TIE, BOW_TIE);
-        let bow_tie = Polygon { rings: vec![vec![[x, y], [x + d, y + d], [x + d, y], [x, y + d]]] };
+        let d = BOW_TIE;
+        let square = |x: f64, y: f64, d: f64| vec![[x, y], [x + d, y], [x + d, y + d], [x, y + d]];
+        let one = |rings: Vec<Vec<[f64; 2]>>| vec![Polygon { rings }];
+        let (x, y) = (w + d, s + d);
+        let bow_tie = one(vec![vec![[x, y], [x + d, y + d], [x + d, y], [x, y + d]]]);
+        let among = |n: usize| self.parcels[self.parcels.len() * n / 4].polygons[0].rings[0][0];
+        let [x, y] = among(1);
+        let crossed = one(vec![vec![[x, y], [x + d, y + d], [x + d, y], [x, y + d / 2.0]]]);
+        let [x, y] = among(2);
+        let pierced = one(vec![square(x, y, d), square(x + 0.7 * d, y + 0.3 * d, 0.6 * d)]);
+        let [x, y] = among(3);
+        let twice = [square(x, y, d), square(x + d / 2.0, y + d / 2.0, d)].map(|ring| Polygon { rings: vec![ring] });
+        let shape = |polygons: &[Polygon]| Geometry::from_wkb(&wkb(polygons)).map(Some);
         let empty = Geometry::empty(OGRwkbGeometryType::wkbPolygon)?;
-        Ok([None, Some(empty), Some(Geometry::from_wkb(&wkb(&[bow_tie]))?)])
+        Ok([None, Some(empty), shape(&bow_tie)?, shape(&crossed)?, shape(&pierced)?, shape(&twice)?])
     }
 }
 

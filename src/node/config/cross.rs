@@ -4,7 +4,8 @@
 //! and the remedy.
 
 use super::error::ConfigError;
-use super::sections::{CellOrder, Compression, RANDOM_SEASON, SamplingMode};
+use super::imagery_sections::{SEASON_BY_CLASS, SEASON_WORDS};
+use super::sections::{CellOrder, Compression, SamplingMode};
 use super::{Config, ConfigErrors};
 use crate::domain::band::Band;
 
@@ -113,15 +114,24 @@ impl Config {
         if self.stac.seasons.is_empty() {
             found.push(self.conflict("stac.seasons", "is empty; at least one season is needed"));
         }
-        if self.stac.seasons.contains_key(RANDOM_SEASON) {
-            found.push(self.conflict("stac.seasons.random", "`random` means a season per task; use another name"));
+        for word in SEASON_WORDS.into_iter().filter(|word| self.stac.seasons.contains_key(*word)) {
+            let problem = format!("`{word}` has a meaning of its own for stac.season; use another name");
+            found.push(self.conflict(&format!("stac.seasons.{word}"), &problem));
         }
+        let names: Vec<_> = self.stac.seasons.keys().map(String::as_str).collect();
+        let known = |season: &str| self.stac.seasons.contains_key(season);
         if let Some(season) = self.stac.season()
-            && !self.stac.seasons.contains_key(season)
+            && !known(season)
         {
-            let names: Vec<_> = self.stac.seasons.keys().map(String::as_str).collect();
-            let problem = format!("there is no season `{season}`; allowed: random, {}", names.join(", "));
+            let problem =
+                format!("there is no season `{season}`; allowed: random, all, by_class, {}", names.join(", "));
             found.push(self.conflict("stac.season", &problem));
+        }
+        if self.stac.season == SEASON_BY_CLASS {
+            for (class, season) in self.stac.by_class.iter().filter(|(_, season)| !known(season)) {
+                let problem = format!("there is no season `{season}`; allowed: {}", names.join(", "));
+                found.push(self.conflict(&format!("stac.by_class.{class}"), &problem));
+            }
         }
         found
     }

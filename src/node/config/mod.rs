@@ -9,6 +9,7 @@
 mod cross;
 mod error;
 mod finishing;
+mod imagery_sections;
 mod layer;
 mod metrics;
 mod monitor;
@@ -30,12 +31,16 @@ use serde::{Deserialize, Serialize};
 pub use cross::Need;
 pub use error::{ConfigError, ConfigErrors};
 pub use finishing::{Finish, Split};
+pub use imagery_sections::{
+    ALL_SEASONS, Chips, Harmonise, Invalid, Labels, RANDOM_SEASON, Resampling, SEASON_BY_CLASS, SEASON_WORDS, Stac,
+    Widen,
+};
 pub use metrics::Metrics;
 pub use monitor::{Monitor, Ui};
 pub use secret::{Address, Properties, Token};
 pub use sections::{
-    CellOrder, Chips, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Output, Parcels, RANDOM_SEASON,
-    Resampling, Run, Sampling, SamplingMode, Stac, Worker,
+    CellOrder, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Output, Parcels, Run, Sampling,
+    SamplingMode, Worker,
 };
 
 use layer::{Errors, Layer};
@@ -70,6 +75,8 @@ pub struct Config {
     pub imagery: Imagery,
     /// What a chip is.
     pub chips: Chips,
+    /// What a mask holds.
+    pub labels: Labels,
     /// Where and how chips are written.
     pub output: Output,
     /// How much a worker does at once.
@@ -224,6 +231,7 @@ impl PartialEq for Config {
             stac,
             imagery,
             chips,
+            labels,
             output,
             worker,
             split,
@@ -241,6 +249,7 @@ impl PartialEq for Config {
             && *stac == other.stac
             && *imagery == other.imagery
             && *chips == other.chips
+            && *labels == other.labels
             && *output == other.output
             && *worker == other.worker
             && *split == other.split

@@ -26,6 +26,8 @@ pub(super) enum Rule {
     Text(fn(&str) -> bool),
     /// A list of texts for which the check is satisfied.
     List(fn(&[&str]) -> bool),
+    /// A list of whole numbers of this range, each at most once.
+    Ints(i64, i64),
     /// Entries with free names.
     Table(Entry),
 }
@@ -45,6 +47,10 @@ pub(super) enum Entry {
     Probability,
     /// Name = first and last day.
     Season,
+    /// Class = name of a season.
+    ClassSeason,
+    /// Class = chips.
+    Quota,
     /// librdkafka property = its value as text.
     Property,
 }
@@ -62,7 +68,7 @@ pub(super) struct Key {
 impl Key {
     /// Whether a table given as a whole takes the place of the earlier ones instead of adding to them.
     pub(super) fn replaces(&self) -> bool {
-        matches!(self.rule, Rule::Table(Entry::Probability | Entry::Season))
+        matches!(self.rule, Rule::Table(Entry::Probability | Entry::Season | Entry::ClassSeason | Entry::Quota))
     }
 }
 
@@ -88,6 +94,16 @@ pub(super) fn check(rule: Rule, value: &Value) -> Result<ValueKind, String> {
             let texts = texts(items)?;
             ok(&texts).then(|| value.kind.clone()).ok_or_else(range)
         }
+        (Rule::Ints(low, high), ValueKind::Array(items)) => {
+            let numbers = items.iter().map(|v| match v.kind {
+                ValueKind::I64(n) if (low..=high).contains(&n) => Ok(n),
+                ValueKind::I64(_) => Err(range()),
+                ref other => Err(format!("holds {}", noun(other))),
+            });
+            let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
+            let once = numbers.iter().enumerate().all(|(i, n)| !numbers[..i].contains(n));
+            once.then(|| value.kind.clone()).ok_or_else(range)
+        }
         (Rule::Int(..) | Rule::IntIf(_), ValueKind::I128(_)) => Err(range()),
         (_, kind) => Err(wrong(kind)),
     }
@@ -105,6 +121,14 @@ pub(super) fn check_entry(entry: Entry, name: &str, value: &Value) -> Result<Val
                 return Err("is not a name of a season".into());
             }
             check(Rule::List(text::days), value)
+        }
+        Entry::Quota => {
+            class_map::parse(name)?;
+            check(Rule::Int(0, 1_000_000_000), value)
+        }
+        Entry::ClassSeason => {
+            class_map::parse(name)?;
+            check(Rule::Text(text::season_name), value)
         }
         Entry::Property => property(name, &value.kind),
     }
@@ -227,13 +251,20 @@ pub(super) const KEYS: &[Key] = &[
     num("grid.step", 0.001, 5.0, "degrees, 0.001 to 5"),
     int("grid.min_parcels", 0, 1_000_000, "a whole number from 0 to 1000000"),
     word("grid.order", &["space", "rarest"], "\"space\" or \"rarest\""),
-    word("sampling.mode", &["balanced", "basic"], "\"balanced\" or \"basic\""),
+    word("sampling.mode", &["balanced", "auto", "basic"], "\"balanced\", \"auto\" or \"basic\""),
     Key {
         name: "sampling.conversion_rate",
         rule: Rule::Num(Span { low: 0.0, high: 1.0, above_low: true }),
         allowed: "a number above 0, up to 1",
     },
     int("sampling.max_target", 1, 1_000_000_000, "chips, 1 to 1000000000"),
+    Key {
+        name: "sampling.quota",
+        rule: Rule::Table(Entry::Quota),
+        allowed: "class (1 to 254) = chips (0 to 1000000000)",
+    },
+    num("sampling.min_area_m2", 0.0, 1e9, "square metres, 0 to 1000000000"),
+    num("sampling.min_distance_m", 0.0, 50_000.0, "metres, 0 to 50000"),
     flag("sampling.stop_when_filled"),
     Key {
         name: "sampling.probabilities",
@@ -243,7 +274,9 @@ pub(super) const KEYS: &[Key] = &[
     txt("stac.url", text::web, "an http or https URL"),
     Key { name: "stac.collections", rule: Rule::List(text::names), allowed: "a list of at least one collection" },
     num("stac.max_cloud", 0.0, 100.0, "percent, 0 to 100"),
-    txt("stac.season", text::season_name, "\"random\", or a name in stac.seasons"),
+    txt("stac.season", text::season_name, "\"random\", \"all\", \"by_class\", or a name in stac.seasons"),
+    word("stac.widen", &["none", "cloud", "season"], "\"none\", \"cloud\" or \"season\""),
+    int("stac.max_scenes", 1, 1000, "a whole number from 1 to 1000"),
     num("stac.neighbourhood", 0.05, 5.0, "degrees, 0.05 to 5"),
     int("stac.requests_in_flight", 1, 256, "a whole number from 1 to 256"),
     timeout("stac.timeout_s"),
@@ -254,6 +287,11 @@ pub(super) const KEYS: &[Key] = &[
         name: "stac.seasons",
         rule: Rule::Table(Entry::Season),
         allowed: "name (lower case) = [\"YYYY-MM-DD\", \"YYYY-MM-DD\"], first day not after the last",
+    },
+    Key {
+        name: "stac.by_class",
+        rule: Rule::Table(Entry::ClassSeason),
+        allowed: "class (1 to 254) = name of a season",
     },
     int("imagery.requests_per_host", 1, 1024, "a whole number from 1 to 1024"),
     timeout("imagery.connect_timeout_s"),
@@ -274,11 +312,24 @@ pub(super) const KEYS: &[Key] = &[
     },
     word("chips.resampling", &["nearest", "bilinear"], "\"nearest\" or \"bilinear\""),
     num("chips.max_nodata_fraction", 0.0, 1.0, "a number from 0 to 1"),
+    num("chips.max_bad_fraction", 0.0, 1.0, "a number from 0 to 1"),
+    Key {
+        name: "chips.bad_scl",
+        rule: Rule::Ints(0, 11),
+        allowed: "a list of numbers from 0 to 11, each at most once",
+    },
+    flag("chips.require_scl"),
+    num("chips.max_suspect_fraction", 0.0, 1.0, "a number from 0 to 1"),
+    word("chips.harmonise", &["auto", "stac", "none"], "\"auto\", \"stac\" or \"none\""),
+    word("labels.invalid", &["repair", "reject"], "\"repair\" or \"reject\""),
+    num("labels.erode_m", 0.0, 1000.0, "metres, 0 to 1000"),
+    Key { name: "labels.unlabelled", rule: Rule::IntIf(|n| n == 0 || n == 255), allowed: "0 or 255" },
+    num("labels.min_share", 0.0, 1.0, "a number from 0 to 1"),
     txt("output.dir", text::some_path, "a path, not empty"),
     txt(
         "output.name_template",
         text::template,
-        "letters, digits, `.`, `_`, `-` and {worker} {task} {class} {chip} {parcel} {run}, with {parcel} or both {task} and {chip} in it",
+        "letters, digits, `.`, `_`, `-` and {worker} {task} {class} {chip} {parcel} {run} {season}, with {parcel} or both {task} and {chip} in it",
     ),
     word("output.compression", &["zstd", "deflate", "none"], "\"zstd\", \"deflate\" or \"none\""),
     int("output.compression_level", 1, 22, "1 to 22 for zstd, 1 to 12 for deflate"),

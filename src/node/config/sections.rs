@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::secret::{Address, Properties};
+use super::secret::Properties;
 use super::shape::{class_map, seconds};
 use crate::domain::classes::ClassId;
 
@@ -143,6 +143,8 @@ pub enum SamplingMode {
     Balanced,
     /// All of them.
     Basic,
+    /// By probabilities that lead to the targets, out of the parcels' numbers.
+    Auto,
 }
 
 /// `[sampling]`
@@ -155,55 +157,18 @@ pub struct Sampling {
     pub conversion_rate: f64,
     /// Largest target of a class, chips.
     pub max_target: u64,
+    /// Smallest area of a centre, square metres.
+    pub min_area_m2: f64,
+    /// Smallest distance between centres, metres.
+    pub min_distance_m: f64,
     /// Whether a class that has its target is sampled no more.
     pub stop_when_filled: bool,
+    /// Largest target of single classes, chips.
+    #[serde(with = "class_map")]
+    pub quota: BTreeMap<ClassId, u64>,
     /// Probability per class; the planner wants every class of the classes file named.
     #[serde(with = "class_map")]
     pub probabilities: BTreeMap<ClassId, f64>,
-}
-
-/// `[stac]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stac {
-    /// Root of the API.
-    pub url: Address,
-    /// Collections to search.
-    pub collections: Vec<String>,
-    /// Cloud cover a scene may have at first, percent.
-    pub max_cloud: f64,
-    /// A name in `seasons`, or [`RANDOM_SEASON`]. See [`Stac::season`].
-    pub season: String,
-    /// Edge of the neighbourhood one search covers, degrees.
-    pub neighbourhood: f64,
-    /// Searches at the same time.
-    pub requests_in_flight: usize,
-    /// Longest time for one request.
-    #[serde(rename = "timeout_s", with = "seconds")]
-    pub timeout: Duration,
-    /// Further attempts after a transient failure.
-    pub retries: u32,
-    /// Whether the server may filter by cloud cover; the client always does.
-    pub cloud_on_server: bool,
-    /// Base of relative asset links; empty: the item's address. See [`Stac::relative_href_base`].
-    pub relative_href_base: Address,
-    /// First and last day (`YYYY-MM-DD`, both included) by name.
-    pub seasons: BTreeMap<String, [String; 2]>,
-}
-
-/// What `stac.season` says when each task draws its own.
-pub const RANDOM_SEASON: &str = "random";
-
-impl Stac {
-    /// The one season of all tasks; `None`: each task draws its own.
-    pub fn season(&self) -> Option<&str> {
-        (self.season != RANDOM_SEASON).then_some(self.season.as_str())
-    }
-
-    /// The configured base of relative asset links.
-    pub fn relative_href_base(&self) -> Option<&str> {
-        given(self.relative_href_base.as_str())
-    }
 }
 
 /// `[imagery]`
@@ -224,32 +189,6 @@ pub struct Imagery {
     pub allow_private_hosts: bool,
     /// Whether items may point to local files.
     pub allow_file_hrefs: bool,
-}
-
-/// How a coarser band is brought to the chip's pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Resampling {
-    /// The value of the pixel below.
-    Nearest,
-    /// Mean of the four nearest, weighted.
-    Bilinear,
-}
-
-/// `[chips]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Chips {
-    /// Edge of a chip, pixels; a multiple of 16.
-    pub size: u32,
-    /// Edge of a pixel, metres.
-    pub resolution: u32,
-    /// Bands in the order they are written.
-    pub bands: Vec<String>,
-    /// How coarser bands are brought to the chip's pixels.
-    pub resampling: Resampling,
-    /// Share of a chip that may have no data, 0 to 1.
-    pub max_nodata_fraction: f64,
 }
 
 /// Compression of the written files.
@@ -351,6 +290,6 @@ pub struct Log {
     pub filter: String,
 }
 
-fn given(text: &str) -> Option<&str> {
+pub(super) fn given(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }

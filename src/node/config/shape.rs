@@ -21,16 +21,18 @@ pub(super) mod seconds {
 pub(super) mod class_map {
     use std::collections::BTreeMap;
 
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
     use crate::domain::classes::ClassId;
 
-    pub(crate) fn serialize<S: Serializer>(map: &BTreeMap<ClassId, f64>, s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer, V: Serialize>(map: &BTreeMap<ClassId, V>, s: S) -> Result<S::Ok, S::Error> {
         s.collect_map(map.iter().map(|(class, p)| (class.to_string(), p)))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<ClassId, f64>, D::Error> {
-        let raw = BTreeMap::<String, f64>::deserialize(d)?;
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
+        d: D,
+    ) -> Result<BTreeMap<ClassId, V>, D::Error> {
+        let raw = BTreeMap::<String, V>::deserialize(d)?;
         raw.into_iter().map(|(class, p)| Ok((parse(&class).map_err(D::Error::custom)?, p))).collect()
     }
 

@@ -15,7 +15,7 @@ use crate::domain::task::is_safe_run_id;
 const BANDS: [&str; 10] = ["B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12"];
 
 /// What a file name may be made from.
-const PLACEHOLDERS: [&str; 6] = ["worker", "task", "class", "chip", "parcel", "run"];
+const PLACEHOLDERS: [&str; 7] = ["worker", "task", "class", "chip", "parcel", "run", "season"];
 
 pub(super) fn line(s: &str) -> bool {
     s.len() <= 1000 && !s.chars().any(char::is_control)

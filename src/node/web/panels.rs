@@ -18,7 +18,7 @@ use crate::domain::view::View;
 const PICTURES: usize = 12;
 const PICTURES_OF_TASK: u64 = 3;
 /// Failures and workers on the overview.
-const FAILURES: usize = 8;
+const FAILURES: usize = 5;
 const WORKERS: usize = 24;
 
 /// A part of the overview that is replaced as a whole.
@@ -39,8 +39,8 @@ pub(super) fn all(moment: &Moment, dataset: bool) -> Vec<Panel> {
         panel("map", map_panel(view)),
         panel("throughput", html! { h2 { "Chips over time" } (chart::chart(&view.throughput)) }),
         panel("chips", newest(view, dataset)),
-        panel("failures", failures(view)),
         panel("workers", workers(progress, view.at_ms)),
+        panel("failures", failures(view)),
     ]
 }
 

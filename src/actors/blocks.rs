@@ -1,0 +1,175 @@
+//! Blocks of one scene's files, fetched for many windows at once within a bound of memory.
+//!
+//! Contract: the windows are read in batches whose decoded blocks fit a share of `worker.window_mb`; every block is
+//! fetched and decoded once for all windows of a batch. Failures that may pass are retried here. A block that does not
+//! decode is fetched once more, because bytes also break on the way. Units: MiB for permits, bytes for blocks.
+//! Trap: a batch's blocks are held until its last window is cut, beyond the cache's bound; [`Held`] keeps the permit that
+//! covers them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::join_all;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::health::Health;
+use super::retry::{GiveUp, RetryPolicy, retry_on};
+use crate::adapters::imagery::block::Samples;
+use crate::adapters::imagery::cut::Cut;
+use crate::adapters::imagery::header::Cog;
+use crate::adapters::imagery::{BlockResult, Imagery, ImageryError};
+use crate::domain::band::Band;
+use crate::domain::failure::{Failure, Severity};
+use crate::domain::scene::{PixelGrid, Scene};
+
+/// Fetches blocks.
+#[derive(Clone)]
+pub struct BlockReader {
+    /// Reader of COGs.
+    pub imagery: Arc<Imagery>,
+    /// Memory for blocks held by batches, MiB; its permits are MiB.
+    pub memory: Arc<Semaphore>,
+    /// Most MiB of blocks in one batch.
+    pub batch_mb: u32,
+    /// Retries of fetches.
+    pub retry: RetryPolicy,
+    /// Whether the image hosts answer at all.
+    pub health: Arc<Health>,
+}
+
+/// Files of one scene, each with its grid.
+pub(super) type Files = Vec<(Arc<Cog>, PixelGrid)>;
+
+/// The blocks a batch of windows needs.
+pub(super) struct Batch {
+    /// How many of the first windows it holds.
+    pub(super) count: usize,
+    /// Numbers of the blocks, by file.
+    wanted: Vec<Vec<u32>>,
+    bytes: usize,
+}
+
+/// Decoded blocks of a batch.
+pub(super) struct Held {
+    /// By file and block number.
+    pub(super) blocks: Arc<Vec<HashMap<u32, Arc<Samples>>>>,
+    /// Why others are missing.
+    errors: HashMap<(usize, u32), String>,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    /// Why a window with these cuts could not be cut.
+    pub(super) fn why(&self, files: &Files, cuts: &[Cut]) -> String {
+        let mut keys = files
+            .iter()
+            .zip(cuts)
+            .enumerate()
+            .flat_map(|(file, ((cog, _), cut))| cut.blocks(cog).into_iter().map(move |block| (file, block)));
+        keys.find_map(|key| self.errors.get(&key)).map_or("a block is missing".into(), Clone::clone)
+    }
+}
+
+impl BlockReader {
+    /// The headers of some bands of a scene, in this order.
+    pub(super) async fn open(
+        &self,
+        scene: &Scene,
+        bands: &[Band],
+        cancel: &CancellationToken,
+    ) -> Result<Files, GiveUp> {
+        let open = async |band: &Band| {
+            let missing = || Failure::permanent("pixels", format!("item {} has no asset for {band}", scene.id));
+            let asset = scene.asset(*band).ok_or_else(|| GiveUp::Failed(missing()))?;
+            let header = || async { self.imagery.open(&asset.href).await.map_err(|e| e.failure()) };
+            let cog = retry_on(&self.health, self.retry, cancel, header).await?;
+            let grid = place(scene, *band, &cog, asset.grid).map_err(GiveUp::Failed)?;
+            Ok::<_, GiveUp>((cog, grid))
+        };
+        join_all(bands.iter().map(open)).await.into_iter().collect()
+    }
+
+    /// How many of the first windows make a batch, with the blocks they need.
+    pub(super) fn batch<'a>(&self, files: &Files, windows: impl Iterator<Item = &'a [Cut]>) -> Batch {
+        let mut wanted: Vec<BTreeMap<u32, ()>> = files.iter().map(|_| BTreeMap::new()).collect();
+        let (mut bytes, mut count) = (0usize, 0);
+        for cuts in windows {
+            let mut new = Vec::new();
+            for (file, ((cog, _), cut)) in files.iter().zip(cuts).enumerate() {
+                let fresh = cut.blocks(cog).into_iter().filter(|b| !wanted[file].contains_key(b));
+                new.extend(fresh.map(|b| (file, b, cog.decoded_bytes(b))));
+            }
+            let more: usize = new.iter().map(|(_, _, n)| n).sum();
+            if count > 0 && bytes + more > (self.batch_mb as usize) << 20 {
+                break;
+            }
+            for (file, block, _) in new {
+                wanted[file].insert(block, ());
+            }
+            bytes += more;
+            count += 1;
+        }
+        Batch { count, wanted: wanted.into_iter().map(|w| w.into_keys().collect()).collect(), bytes }
+    }
+
+    /// All blocks of a batch, once there is memory for them, trying again what may pass.
+    pub(super) async fn fetch(&self, files: &Files, batch: Batch, cancel: &CancellationToken) -> Result<Held, GiveUp> {
+        let permits = (batch.bytes.div_ceil(1 << 20) as u32).clamp(1, self.batch_mb);
+        let memory = self.memory.clone().acquire_many_owned(permits).await.ok();
+        let damaged: HashSet<(usize, u32)> = HashSet::new();
+        let state = Mutex::new((batch.wanted, vec![HashMap::new(); files.len()], HashMap::new(), damaged));
+        let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
+        let attempt = || async {
+            let asking = lock().0.clone();
+            let reads = files.iter().zip(&asking).map(|((cog, _), blocks)| self.imagery.blocks(cog, blocks));
+            let answers: Vec<HashMap<u32, BlockResult>> = join_all(reads).await;
+            let mut again = None;
+            let (left, held, errors, damaged) = &mut *lock();
+            for (file, answer) in answers.into_iter().enumerate() {
+                left[file].clear();
+                for (index, result) in answer {
+                    match result {
+                        Ok(samples) => {
+                            self.health.works();
+                            held[file].insert(index, samples);
+                        }
+                        Err(error @ ImageryError::Block { .. }) if damaged.insert((file, index)) => {
+                            left[file].push(index);
+                            again = Some(Failure::transient("pixels", error.to_string()));
+                        }
+                        Err(error) if error.severity() == Severity::Permanent => {
+                            errors.insert((file, index), error.to_string());
+                        }
+                        Err(error) => {
+                            left[file].push(index);
+                            again = Some(error.failure());
+                        }
+                    }
+                }
+            }
+            again.map_or(Ok(()), Err)
+        };
+        retry_on(&self.health, self.retry, cancel, attempt).await?;
+        let (_, held, errors, _) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Held { blocks: Arc::new(held), errors, _memory: memory })
+    }
+}
+
+/// The grid of a band's file, checked against what the item says.
+fn place(scene: &Scene, band: Band, cog: &Cog, stated: Option<PixelGrid>) -> Result<PixelGrid, Failure> {
+    let refuse = |why: String| Failure::permanent("pixels", format!("{}: {why}", cog.href));
+    if let Some(epsg) = cog.epsg
+        && epsg != scene.epsg
+    {
+        return Err(refuse(format!("the file is in EPSG:{epsg}, its item {} in EPSG:{}", scene.id, scene.epsg)));
+    }
+    match (cog.grid, stated) {
+        (Some(found), Some(stated)) if found != stated => {
+            Err(refuse(format!("the file's grid {found:?} of {band} is not its item's {stated:?}")))
+        }
+        (Some(grid), _) | (None, Some(grid)) if grid.width == cog.width && grid.height == cog.height => Ok(grid),
+        (None, Some(_)) => Err(refuse("its size is not its item's proj:shape".into())),
+        _ => Err(refuse("neither the file nor its item says where it lies".into())),
+    }
+}
