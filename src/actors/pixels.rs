@@ -273,7 +273,7 @@ impl Pixels {
             }
             waiting.push(chip);
         }
-        tracing::debug!("windows cut");
+        tracing::debug!(item = ?files.first().map(|(cog, _)| &cog.href), "windows cut");
         Ok(())
     }
 
