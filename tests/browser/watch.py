@@ -3,7 +3,7 @@
 
     watch.py --node BINARY --gpkg FILE --scenes DIR --out DIR [--shots DIR]
 
-Starts a server of scenes whose winter is broken and `node --role all` with its page, opens the page in headless Chromium,
+Starts a server of scenes of which one tile is broken and `node --role all` with its page, opens the page in headless Chromium,
 sees the counts grow until every class has its target, follows a failed cell of the map to its reason by keyboard, and looks
 at the page on a phone, in the dark, and without scripts. --shots keeps pictures of it all. Prints what it saw; any
 difference ends it with exit code 1.
@@ -51,10 +51,10 @@ def expect(truth, what):
 
 
 def spoil(scenes, to):
-    """A copy of the scenes, by links, in which the red band of every February scene holds no image."""
+    """A copy of the scenes, by links, in which the red band of every scene of the western tile holds no image."""
     shutil.copytree(scenes, to, copy_function=lambda a, b: pathlib.Path(b).hardlink_to(a))
-    broken = [f for f in pathlib.Path(to).rglob("B04.tif") if "202302" in str(f)]
-    expect(broken, "there are scenes of February")
+    broken = [f for f in pathlib.Path(to).rglob("B04.tif") if "30TYM" in str(f)]
+    expect(broken, "there are scenes of tile 30TYM")
     for file in broken:
         file.unlink()
         file.write_bytes(b"this is no image" * 4096)
@@ -76,7 +76,7 @@ class Run:
         settings = {
             "parcels.path": args.gpkg, "stac.url": f"http://127.0.0.1:{stac}", "output.dir": self.out / "dataset",
             "monitor.listen": f"127.0.0.1:{self.port}", "monitor.interval_s": "0.5", "monitor.ui": "json",
-            "grid.step": "0.02", "sampling.probabilities": probs, "sampling.conversion_rate": "0.35",
+            "grid.step": "0.02", "sampling.probabilities": probs, "sampling.conversion_rate": "0.1",
             "worker.cores": "1", "worker.chips_in_flight": "1", "worker.tasks_in_flight": "1", "imagery.retries": "0",
         }
         sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
@@ -184,7 +184,7 @@ def watch(run, browser):
 
 
 def failure(run, browser, progress):
-    expect(progress["tasks_failed"] > 0, f"tasks of the broken winter failed: {progress['statuses']}")
+    expect(progress["tasks_failed"] > 0, f"tasks of the broken tile failed: {progress['statuses']}")
     cell = browser.web.find_element(By.CSS_SELECTOR, "#map a[tabindex='0']")
     address = cell.get_attribute("href")
     address = address["baseVal"] if isinstance(address, dict) else address
