@@ -39,12 +39,12 @@ fn commit(root: &Path, task: u64, count: u64, shared: &BTreeMap<u64, i64>) {
         let name = chips::name("w", task, chip);
         let mut record = chips::record(&name, (task * 1000 + chip) as i64);
         let x0 = 600_000.0 + ((task * 37 + chip * 11) % 250) as f64 * 100.0;
-        record.grid = PixelGrid { x0, y0: 4_500_000.0 + task as f64 * 500.0, res: 10.0, width: SIZE, height: SIZE };
+        record.grid = PixelGrid { x0, y0: 4_500_000.0 + task as f64 * 250.0, res: 10.0, width: SIZE, height: SIZE };
         record.pixels = vec![(0, 200), (5, 56)];
         record.provenance.parcels = vec![record.parcel];
         record.provenance.parcels.extend(shared.get(&chip));
         let place = Place { grid: &record.grid, epsg: record.epsg };
-        let image = encode_image(place, &["B02", "B03"], &[], &mut pixels(task, chip), Compression::Zstd(1)).unwrap();
+        let image = encode_image(place, &["B02", "B03"], &[], &pixels(task, chip), Compression::Zstd(1)).unwrap();
         (record.image, record.mask) = store.stage(&attempt, &name, &image, b"mask").unwrap();
         record
     });

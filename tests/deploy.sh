@@ -50,6 +50,23 @@ for name in ("master.yaml", "worker.yaml", "monitor.yaml"):
     assert {m["name"] for c in spec["containers"] for m in c["volumeMounts"]} == set(volumes)
     assert spec["terminationGracePeriodSeconds"] > default["worker"]["drain_timeout_s"] if name == "worker.yaml" else True
 print("kustomization, KEDA and run.toml agree with each other")
+
+# Compose is not asked either (no engine here): what profile `observe` mounts is there, and asks the nodes where they answer.
+compose = yaml.safe_load(pathlib.Path("docker-compose.yml").read_text())
+observers = {n: s for n, s in compose["services"].items() if s.get("profiles") == ["observe"]}
+assert set(observers) == {"prometheus", "grafana"}, set(observers)
+mounts = [v for s in observers.values() for v in s["volumes"]]
+files = [pathlib.Path(m["source"]) for m in mounts if isinstance(m, dict)]
+assert len(files) == 4 and all(f.is_file() for f in files), files
+assert {m.split(":")[0] for m in mounts if isinstance(m, str)} <= set(compose["volumes"])
+scraped = yaml.safe_load(pathlib.Path("config/grafana/prometheus.yml").read_text())["scrape_configs"][0]["dns_sd_configs"][0]
+listen = compose["services"]["worker"]["environment"]["NODE__METRICS__LISTEN"]
+assert scraped["port"] == int(listen.rsplit(":", 1)[1]) == int(default["metrics"]["listen"].rsplit(":", 1)[1])
+assert set(scraped["names"]) == {n for n, s in compose["services"].items() if "NODE__METRICS__LISTEN" in (s.get("environment") or {}) and n != "topics"}
+pods = {f: read(f)["spec"]["template"]["spec"]["containers"][0] for f in ("worker.yaml", "monitor.yaml")}
+ports = {p["containerPort"] for c in pods.values() for p in c["ports"]}
+assert ports == {int(run["metrics"]["listen"].rsplit(":", 1)[1])}, ports
+print("compose, Prometheus and pods agree on where metrics are")
 PY
 "${NODE:-target/debug/node}" config --config deploy/kubernetes/run.toml >/dev/null
 echo "deploy/kubernetes/run.toml is a valid configuration"

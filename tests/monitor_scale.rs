@@ -2,7 +2,7 @@
 //!
 //! Contract: the figures are printed (`--nocapture`) and bounded; the monitor is the real one, page and all, in this
 //! process, so memory is that of the monitor, the embedded broker with all messages, and the test together.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

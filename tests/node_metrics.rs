@@ -35,7 +35,8 @@ fn metrics_say_what_has_been_done_and_who_waits() {
 
     let done = total("satellite_tasks_total", &[]);
     assert!((1.0..=finished).contains(&done), "{done} of {finished}");
-    assert_eq!(total("satellite_task_seconds_count", &[]), done);
+    // Tasks go on ending while the page is made.
+    assert!((total("satellite_task_seconds_count", &[]) - done).abs() <= 4.0);
     assert!(total("satellite_chips_total", &[]) >= done / 2.0);
     let requests = total("satellite_http_requests_total", &["for=\"images\"", "status=\"2xx\""]);
     assert!(requests >= 1.0 && requests <= asked_after, "{requests}, the server counted {asked_after}");

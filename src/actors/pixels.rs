@@ -176,7 +176,7 @@ impl Pixels {
         cuts: Vec<Vec<Cut>>,
         chips: &[ChipPlan],
     ) -> Result<Vec<Result<Seen, String>>, GiveUp> {
-        let sizes: Vec<usize> = chips.iter().map(|c| size(c)).collect();
+        let sizes: Vec<usize> = chips.iter().map(size).collect();
         let (files, bad) = (files.clone(), self.bad);
         let work = move || {
             let look = |(cuts, size): (&Vec<Cut>, usize)| {
@@ -273,7 +273,7 @@ impl Pixels {
             }
             waiting.push(chip);
         }
-        tracing::debug!("windows cut");
+        tracing::debug!(item = ?files.first().map(|(cog, _)| &cog.href), "windows cut");
         Ok(())
     }
 

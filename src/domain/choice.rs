@@ -82,7 +82,7 @@ impl Choice {
     pub fn looked(&mut self, bad: Option<f64>) {
         if let Some(candidate) = self.unseen.pop_front() {
             self.seen.push((candidate, bad));
-            self.seen.sort_by(|a, b| better(a, b));
+            self.seen.sort_by(better);
         }
     }
 

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::NodeError;
 use super::probes::Probes;
+use super::web;
 
 /// Ports that are tried, the configured one included.
 pub const PORTS: u16 = 64;
@@ -68,12 +69,8 @@ pub async fn serve(
     };
     let at = listener.local_addr().map_err(NodeError::system("listening at metrics.listen"))?;
     tracing::info!("metrics at http://{at}/metrics");
-    tokio::spawn(async move {
-        let served = axum::serve(listener, router(probes)).with_graceful_shutdown(end.cancelled_owned()).await;
-        if let Err(error) = served {
-            tracing::warn!("metrics are not served any more: {error}");
-        }
-    });
+    // With the web page's bounds on connections and patience.
+    tokio::spawn(web::serve::serve(listener, router(probes), end));
     Ok(Some(at))
 }
 

@@ -178,7 +178,8 @@ pub async fn run(
                 }
                 let view = tally.view().await?;
                 let complete = view.progress.complete;
-                if caught_up && config.sampling.stop_when_filled {
+                // A complete run has nothing left to read, whatever the other topics still hold.
+                if (caught_up || complete) && config.sampling.stop_when_filled {
                     herald.say(config, &*broker, &view.progress).await;
                 }
                 let lag = if due { lag(config, &*broker).await } else { None };

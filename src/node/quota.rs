@@ -25,6 +25,9 @@ use crate::domain::quota::QuotaRecord;
 /// How long a worker waits for what the control topic holds.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Longest time the monitor's views wait for its word to be acknowledged.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
 /// Time between two records that only say how far the counts are.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
@@ -128,7 +131,7 @@ impl Herald {
         let Some(record) = self.news(progress, Instant::now()) else { return };
         let Ok(payload) = record.to_json() else { return };
         let published = broker.publish(Record::keyed(&config.kafka.control_topic, record.key(), payload));
-        let failed = match tokio::time::timeout(PATIENCE, published).await {
+        let failed = match tokio::time::timeout(AT_ONCE, published).await {
             Ok(Ok(_)) => return,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no acknowledgement yet".into(),

@@ -137,10 +137,20 @@ impl Cut {
     }
 }
 
-/// Weighted mean of the valid corners, rounded half up; 0 when the nearest ones are all nodata.
+/// Weighted mean of the valid corners, upper two first, rounded half up; 0 when the nearest ones are all nodata. As GDAL
+/// does: first along each row, where the valid corner speaks for the other one, then between the rows.
 fn weigh(corners: [(u16, f64); 4]) -> u16 {
-    let valid = corners.into_iter().filter(|(v, _)| *v != 0);
-    let (sum, weight) = valid.fold((0.0, 0.0), |(s, w), (v, k)| (s + f64::from(v) * k, w + k));
+    let (mut sum, mut weight) = (0.0, 0.0);
+    for row in corners.chunks_exact(2) {
+        let valid = row.iter().filter(|(v, _)| *v != 0);
+        let (s, w) = valid.fold((0.0, 0.0), |(s, w), (v, k)| (s + f64::from(*v) * k, w + k));
+        if w > 0.0 {
+            let whole = row[0].1 + row[1].1;
+            // Undivided where nothing is missing, so that halves stay halves.
+            sum += if w == whole { s } else { s / w * whole };
+            weight += whole;
+        }
+    }
     if weight > 0.0 { (sum / weight + 0.5).floor() as u16 } else { 0 }
 }
 
@@ -286,6 +296,8 @@ mod tests {
     fn bilinear_leaves_nodata_out() {
         assert_eq!(weigh([(0, 0.5625), (100, 0.1875), (0, 0.1875), (200, 0.0625)]), 125);
         assert_eq!(weigh([(0, 0.5625), (0, 0.1875), (0, 0.1875), (0, 0.0625)]), 0);
+        // As read with rasterio: 0.75 x (0.75 x 1385 + 0.25 x 1356) + 0.25 x 1443.
+        assert_eq!(weigh([(1385, 0.5625), (1356, 0.1875), (1443, 0.1875), (0, 0.0625)]), 1394);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod moment;
 mod page;
 pub(crate) mod panels;
 mod pictures;
-mod serve;
+pub(super) mod serve;
 mod tasks;
 pub(crate) mod words;
 

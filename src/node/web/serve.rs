@@ -29,7 +29,7 @@ const LIFE: Duration = Duration::from_secs(15 * 60);
 const BREATH: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`.
-pub(super) async fn serve(listener: TcpListener, app: Router, stop: CancellationToken) {
+pub(in crate::node) async fn serve(listener: TcpListener, app: Router, stop: CancellationToken) {
     let free = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = async {
