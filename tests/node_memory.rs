@@ -216,6 +216,8 @@ fn a_stalled_output_stops_the_fetching_and_memory_stays_below_its_figure() {
         "grid.step=0.2".into(),
         "sampling.mode=basic".into(),
         "worker.cores=2".into(),
+        // The scene has no classification of its pixels.
+        "chips.require_scl=false".into(),
     ];
     fs::write(dir.path().join("sets"), sets.join("\n")).unwrap();
 
