@@ -276,6 +276,7 @@ fn is_moving(code: Code) -> bool {
         code,
         Code::NotLeaderForPartition
             | Code::LeaderNotAvailable
+            | Code::OffsetNotAvailable
             | Code::FencedLeaderEpoch
             | Code::UnknownLeaderEpoch
             | Code::NotCoordinator
