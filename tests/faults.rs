@@ -115,7 +115,7 @@ fn kafka_killed_at_every_point_of_the_road() {
     let plan: Vec<(&'static str, usize)> = (0..kills).map(|i| (POINTS[i % POINTS.len()], i / POINTS.len())).collect();
     // A handful of deaths in each run, one worker after the other; then one that is left alone.
     // In every second run the server is in trouble meanwhile.
-    let runs: Mutex<Vec<(usize, &[(&'static str, usize)])>> = Mutex::new(plan.chunks(6).enumerate().collect());
+    let runs: Mutex<Vec<_>> = Mutex::new(plan.chunks(6).enumerate().collect());
     let accounts = [Mutex::new(Account::default()), Mutex::new(Account::default())];
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {

@@ -3,7 +3,7 @@
 //! Contract: the windows are read in batches whose decoded blocks fit a share of `worker.window_mb`; every block is
 //! fetched and decoded once for all windows of a batch. Failures that may pass are retried here. A block that does not
 //! decode is fetched once more, because bytes also break on the way. Units: MiB for permits, bytes for blocks.
-//! Trap: a batch's blocks are held until its last window is cut, beyond the cache's bound; [`Held`] keeps the permit that
+//! Trap: a batch's blocks are held until its last window is cut, beyond the cache's bound; `Held` keeps the permit that
 //! covers them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};

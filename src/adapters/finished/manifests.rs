@@ -3,7 +3,7 @@
 //! Contract: [`Manifests::list`] fixes the set and the order (run, then number of the task); every pass over it sees the
 //! same manifests in the same order, whatever workers commit meanwhile. The first pass asks the store for each task, so
 //! that what a crash left half published is published.
-//! Memory: 24 bytes per task, and the manifests of one batch, about [`BATCH_BYTES`] of JSON.
+//! Memory: 24 bytes per task, and the manifests of one batch, about `BATCH_BYTES` of JSON.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! The monitor's web page and its JSON: who is served, and what.
 //!
 //! Contract: everything is drawn from the last [`Moment`] the monitor has shown; no request asks the broker, changes
-//! anything, or opens a path it names. Bounds: [`CONNECTIONS`], [`WATCHERS`], what [`serve`] allows a client, one
+//! anything, or opens a path it names. Bounds: [`CONNECTIONS`], [`WATCHERS`], what `serve` allows a client, one
 //! rendering per moment however many look. A port that is taken costs the page, not the run.
 //! Trap: `moment` holds the whole run; handlers take it once, so that one answer never mixes two moments.
 
