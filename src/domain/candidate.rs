@@ -1,7 +1,8 @@
 //! One way to get a chip's pixels: a scene, and the chip's place on that scene's grid.
 //!
 //! Units: metres in the scene's UTM zone. Contract: a pure description; what its pixels are worth is found out by
-//! looking ([`super::choice`]). Trap: the place may reach beyond the scene's edge when mosaics are allowed.
+//! looking ([`super::choice`]). Trap: only the pixels can say
+//! whether all of the place is valid.
 
 use std::sync::Arc;
 

@@ -32,9 +32,6 @@ pub struct Provenance {
     /// How far the search had to be widened: empty, `cloud`, or `season`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub widened: String,
-    /// Further items whose pixels fill the part of the window beyond the first one's edge.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub mosaic: Vec<String>,
     /// Ids of all parcels burnt into the mask, ascending; their pixels may be fewer than their class's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parcels: Vec<i64>,

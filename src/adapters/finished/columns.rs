@@ -26,9 +26,6 @@ pub const ROW_GROUP: usize = 65_536;
 /// Rows that are collected before they are encoded.
 pub const BATCH: usize = 4096;
 
-/// A list of texts.
-pub type TextList = ListBuilder<StringBuilder>;
-
 /// A list of whole numbers.
 pub type IntList = ListBuilder<Int64Builder>;
 
@@ -60,7 +57,6 @@ column!(UInt8Builder, DataType::UInt8);
 column!(UInt16Builder, DataType::UInt16);
 column!(UInt32Builder, DataType::UInt32);
 column!(UInt64Builder, DataType::UInt64);
-column!(TextList, DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))));
 column!(IntList, DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true))));
 
 /// Instants in UTC, to the millisecond.

@@ -15,7 +15,7 @@ use arrow_schema::{DataType, Field};
 use std::sync::Arc;
 
 use super::FinishError;
-use super::columns::{Affine, BATCH, Column, Instants, IntList, TableWriter, TextList, field};
+use super::columns::{Affine, BATCH, Column, Instants, IntList, TableWriter, field};
 use super::publish::Publication;
 use super::survey::parcels;
 use crate::domain::block::Block;
@@ -70,7 +70,6 @@ struct Columns {
     offset_rule: StringBuilder,
     offset: UInt16Builder,
     widened: StringBuilder,
-    mosaic: TextList,
     crs: StringBuilder,
     transform: Affine,
     width: UInt32Builder,
@@ -142,7 +141,6 @@ impl<'a> IndexWriter<'a> {
         c.offset_rule.append_option(said(&origin.offset_rule));
         c.offset.append_value(origin.offset);
         c.widened.append_option(said(&origin.widened));
-        c.mosaic.append_value(origin.mosaic.iter().map(Some));
         c.crs.append_value(format!("EPSG:{}", chip.epsg));
         c.transform.push(chip.grid.transform());
         c.width.append_value(chip.grid.width);
@@ -207,7 +205,6 @@ fn fields(c: &Columns, pixels: &[(u8, UInt32Builder)]) -> Vec<Field> {
         field("offset_rule", &c.offset_rule, true),
         field("offset", &c.offset, false),
         field("widened", &c.widened, true),
-        field("mosaic", &c.mosaic, false),
         field("crs", &c.crs, false),
         field("transform", &c.transform, false),
         field("width", &c.width, false),
@@ -255,7 +252,6 @@ fn arrays(c: &mut Columns, pixels: &mut [(u8, UInt32Builder)]) -> Vec<ArrayRef> 
         c.offset_rule.take(),
         c.offset.take(),
         c.widened.take(),
-        c.mosaic.take(),
         c.crs.take(),
         c.transform.take(),
         c.width.take(),

@@ -162,11 +162,8 @@ fn item(
         link("./catalog.json", "parent", JSON),
         link("../../collection.json", "collection", JSON),
     ];
-    let sources = std::iter::once(&chip.item).chain(&chip.provenance.mosaic);
-    item.links.extend(sources.map(|source| {
-        let href = shared.item_href.replace("{collection}", &chip.collection).replace("{item}", source);
-        link(&href, "derived_from", GEOJSON)
-    }));
+    let source = shared.item_href.replace("{collection}", &chip.collection).replace("{item}", &chip.item);
+    item.links.push(link(&source, "derived_from", GEOJSON));
     let mut image = Asset::new(format!("../../../images/{}.tif", chip.name));
     image.roles = vec!["data".to_owned()];
     image.additional_fields = image_fields(shared, chip);
