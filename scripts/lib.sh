@@ -42,6 +42,14 @@ need_cargo() {
     command -v cargo >/dev/null || die "cargo is missing: install a Rust toolchain (rust-version in Cargo.toml) first"
 }
 
+# Ends with a word about the remedy where a filesystem has less room than the work ahead takes.
+need_room() {
+    local dir=$1 gib=$2 free
+    free=$(df --output=avail -k "$dir" | tail -1)
+    [ $((free / 1048576)) -ge "$gib" ] ||
+        die "$dir has $((free / 1048576)) GiB left, this takes up to $gib: free some, or move it (CARGO_TARGET_DIR, TMPDIR)"
+}
+
 # A Python virtual environment with pinned packages, made again when the pins change.
 install_venv() {
     local dir=$1 requirements=$2 python=${PYTHON:-python3}
