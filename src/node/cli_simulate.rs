@@ -41,6 +41,9 @@ pub struct Simulate {
     /// Share of a scene's cells that turn out to be cloudy and go to the next scene
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
     pub cloudy: f64,
+    /// Share of scenes whose offset only their overviews tell (chips.harmonise = "auto"), four reads each
+    #[arg(long, value_name = "SHARE", default_value_t = 0.3, value_parser = share)]
+    pub unsettled: f64,
     /// Time to the first byte of the image host, ms
     #[arg(long, value_name = "MS", default_value_t = 40.0, value_parser = positive)]
     pub latency: f64,

@@ -109,10 +109,9 @@ pub(super) fn run(model: &Model, tasks: &[Todo], workers: u32) -> Outcome {
     for (i, todo) in tasks.iter().enumerate() {
         partitions[(todo.partition as usize).min(model.partitions as usize - 1)].push_back(i as u32);
     }
-    // The assignor deals them out in turn.
     let mut hands: Vec<VecDeque<VecDeque<u32>>> = vec![VecDeque::new(); workers as usize];
-    for (i, partition) in partitions.into_iter().enumerate() {
-        hands[i % workers as usize].push_back(partition);
+    for (partition, owner) in partitions.into_iter().zip(owners(model.partitions, workers)) {
+        hands[owner as usize].push_back(partition);
     }
     let rates = &model.rates;
     let engine = Engine {
@@ -136,6 +135,24 @@ pub(super) fn run(model: &Model, tasks: &[Todo], workers: u32) -> Outcome {
         settled: 0,
     };
     engine.run()
+}
+
+/// Who has each partition after the workers came one by one: the sticky assignor goes through the partitions and moves one
+/// to the newcomer where its owner has two more than that.
+fn owners(partitions: u32, workers: u32) -> Vec<u32> {
+    let mut owners = vec![0; partitions as usize];
+    let mut counts = vec![0u32; workers as usize];
+    counts[0] = partitions;
+    for new in 1..workers as usize {
+        for owner in &mut owners {
+            if counts[*owner as usize] > counts[new] + 1 {
+                counts[*owner as usize] -= 1;
+                counts[new] += 1;
+                *owner = new as u32;
+            }
+        }
+    }
+    owners
 }
 
 impl Engine<'_> {
@@ -310,10 +327,11 @@ impl Engine<'_> {
                 (0..self.model.scl()).for_each(|file| self.want(id, file_key(scene, file as u64)));
                 Stage::Offset { group, read: 0 }
             }
-            Stage::Offset { group, read } if read == OFFSET_READS || !self.model.asks_offset => Stage::Memory { group },
             Stage::Offset { group, read } => {
                 let scene = self.jobs[id as usize].groups[group].base + rank(self, group);
-                // Reads are told apart by the files' numbers; together they are what the scene's offset costs.
+                if read == OFFSET_READS || !self.model.asks_offset(scene) {
+                    return Some(Stage::Memory { group });
+                }
                 self.want(id, file_key(scene, OVERVIEW - u64::from(read)));
                 Stage::Offset { group, read: read + 1 }
             }
@@ -417,6 +435,24 @@ impl Engine<'_> {
             store_bytes: self.store_bytes.share(now),
             store_ops: self.store_ops.share(now),
             broker: self.broker.share(now),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_shared_evenly_and_move_in_stretches() {
+        assert_eq!(owners(5, 1), [0; 5]);
+        assert_eq!(owners(6, 2), [1, 1, 1, 0, 0, 0]);
+        assert_eq!(owners(2, 4), [1, 0]);
+        for (partitions, workers) in [(15, 4), (60, 7), (800, 100)] {
+            let owners = owners(partitions, workers);
+            let count = |w| owners.iter().filter(|o| **o == w).count();
+            let counts: Vec<usize> = (0..workers).map(count).collect();
+            assert!(counts.iter().max() <= counts.iter().min().map(|n| n + 2).as_ref(), "{counts:?}");
         }
     }
 }

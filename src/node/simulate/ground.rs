@@ -3,7 +3,7 @@
 //! Contract: chips lie evenly in their cell, at places that follow from the task's number. A scene is one season's
 //! picture of a square of the 100 km grid (109.8 km wide, as Sentinel-2's tiles are); the `rank`-th one is what is left
 //! when those before it were cloudy over this cell. Units: degrees in, block numbers (row-major) out.
-//! Trap: a real chip near the edge of a tile may come from its neighbour; here it comes from the square it lies in.
+//! Trap: there is a tile of every square; where the land's edge or an orbit cuts one off, a real run has another to fetch.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,8 @@ use crate::domain::sweep::{SQUARE_M, utm};
 
 /// Edge of a tile, metres.
 const TILE_M: f64 = 109_800.0;
+/// Half of what neighbouring tiles have in common, metres.
+const SHARED_M: f64 = (TILE_M - SQUARE_M) / 2.0;
 /// Scenes that may be looked at in vain.
 const MOST_CLOUDY: u64 = 7;
 
@@ -52,7 +54,9 @@ pub(super) fn groups(model: &Model, todo: &Todo) -> Vec<Group> {
             true => task_season,
             false => chip as usize % model.seasons.all().len(),
         };
-        let (column, row) = ((e / SQUARE_M).floor(), (n / SQUARE_M).floor());
+        // Tiles begin at a square's north-western corner and reach into the next ones; of two, the one in whose middle a chip
+        // lies gives it.
+        let (column, row) = (((e - SHARED_M) / SQUARE_M).floor(), ((n + SHARED_M) / SQUARE_M).floor());
         let square = ((zone as u64 * 16 + (column.clamp(0.0, 15.0) as u64)) << 8) + (row + 128.0) as u64;
         let base = ((square << 8) + season as u64) << 3;
         let group = groups.entry(base).or_insert_with(|| Group {

@@ -8,6 +8,8 @@ use super::super::error::NodeError;
 use super::super::parts;
 use super::pipe::SECOND;
 use crate::domain::band::Band;
+use crate::domain::harmonise::Mode;
+use crate::domain::sampling::hash01;
 use crate::domain::season::Seasons;
 
 /// Cores of a simulated machine where the configuration says "all there are".
@@ -32,9 +34,10 @@ pub(super) struct Model {
     pub(super) window_mb: u32,
     /// Metres of a pixel of each file; the classification's is the last one.
     pub(super) files: Vec<f64>,
-    /// Whether the classification is looked at, and whether a scene's offset is looked for.
+    /// Whether the classification is looked at.
     pub(super) looks: bool,
-    pub(super) asks_offset: bool,
+    /// Share of scenes whose offset is looked for.
+    pub(super) unsettled: f64,
     /// Half a chip, metres.
     pub(super) reach_m: f64,
     pub(super) block_px: u32,
@@ -100,7 +103,7 @@ impl Model {
             window_mb: config.worker.window_mb,
             files,
             looks: parts::limits(config).asks_classes(),
-            asks_offset: parts::harmonise(config) == crate::domain::harmonise::Mode::Auto,
+            unsettled: if parts::harmonise(config) == Mode::Auto { asked.unsettled } else { 0.0 },
             reach_m: f64::from(config.chips.size * config.chips.resolution) / 2.0,
             block_px: asked.block,
             ratio: asked.ratio,
@@ -129,6 +132,11 @@ impl Model {
                 broker: asked.broker_rate,
             },
         })
+    }
+
+    /// Whether a scene's offset is looked for.
+    pub(super) fn asks_offset(&self, scene: u64) -> bool {
+        hash01(self.seed ^ 0x0ff5, scene as i64) < self.unsettled
     }
 
     /// Place of the classification in [`Model::files`].

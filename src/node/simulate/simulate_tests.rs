@@ -21,7 +21,7 @@ fn tasks(model: &Model, count: u32, mean: f64) -> Vec<Todo> {
 }
 
 /// Nothing takes time but answers: 100 ms each, one block is a whole file, no scene is cloudy.
-const ONLY_ANSWERS: &str = "--latency 100 --stac-latency 100 --block 10980 --cloudy 0 --link-mbit 0 --broker-rate 0 \
+const ONLY_ANSWERS: &str = "--latency 100 --stac-latency 100 --block 10980 --cloudy 0 --unsettled 1 --link-mbit 0 --broker-rate 0 \
     --draw-ms 0 --decode-ms 0 --cut-ms 0 --encode-ms 0 --write-ms 0 --commit-ms 0";
 
 fn one_chip(model: &Model) -> Outcome {
