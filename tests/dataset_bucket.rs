@@ -1,0 +1,227 @@
+//! The commit protocol on objects against deaths, lost answers and every interleaving of two attempts.
+//!
+//! Contract: it is the real `S3Store` that runs, over `object_store`'s own store in memory, whose requests are counted,
+//! stopped, applied without an answer, or failed for good (`support/gated_store.rs`). Invariants: nothing is in `images/`
+//! or `masks/` without a manifest; all who were told that the task is finished were told of the same attempt; and after
+//! one more look at the task the dataset holds exactly the winner's chips, whole, with nothing left in the staging place.
+//! What a real server makes of the same calls is in `dataset_contract.rs`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+
+#[path = "support/chips.rs"]
+mod chips;
+#[path = "support/gated_store.rs"]
+mod gated_store;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chips::{RUN, bytes, key, name, stage};
+use gated_store::{Fault, Gated, contents};
+use object_store::memory::InMemory;
+use satellite_pipeline::adapters::dataset::s3::{S3Place, S3Store};
+use satellite_pipeline::adapters::dataset::{Committed, DatasetStore, StoreError};
+use satellite_pipeline::domain::failure::Severity;
+
+const CHIPS: u64 = 2;
+/// More requests than an attempt makes.
+const MANY: usize = 200;
+
+fn store(requests: Gated) -> S3Store {
+    S3Store::over(Arc::new(requests), &S3Place::parse("s3://model/some/place").unwrap(), false, false).unwrap()
+}
+
+fn plain(bucket: &Arc<InMemory>) -> S3Store {
+    store(Gated::open(bucket.clone()))
+}
+
+/// One attempt at task 1, as intake, writer and settler make it; transient failures of the commit are tried again. Gives
+/// the attempt that won, when it was told.
+fn attempt(store: &S3Store, worker: &str) -> Result<String, StoreError> {
+    if let Some(manifest) = store.finished(&key(1))? {
+        return Ok(manifest.attempt);
+    }
+    let (attempt, manifest) = stage(store, 1, worker, CHIPS)?;
+    let mut tries = 0;
+    loop {
+        return match store.commit(&attempt, &manifest) {
+            Ok(Committed::Ours) => Ok(attempt.id),
+            Ok(Committed::Theirs(theirs)) => Ok(theirs.attempt),
+            Err(error) if error.severity() == Severity::Transient && tries < 3 => {
+                tries += 1;
+                continue;
+            }
+            Err(error) => {
+                // A node that lives gives its attempt up; for one that is dead this does nothing.
+                store.abandon(&attempt);
+                Err(error)
+            }
+        };
+    }
+}
+
+/// Everything below one of the dataset's directories.
+fn below(bucket: &InMemory, dir: &str) -> BTreeMap<String, Vec<u8>> {
+    contents(bucket, &format!("some/place/{dir}/"))
+}
+
+/// Nothing shows that is not committed.
+fn assert_nothing_early(bucket: &InMemory, what: &str) {
+    if below(bucket, ".manifests").is_empty() {
+        assert!(below(bucket, "images").is_empty() && below(bucket, "masks").is_empty(), "{what}");
+    }
+}
+
+/// One more look finds the task finished and whole, by an attempt that all were told of.
+fn assert_settled(bucket: &Arc<InMemory>, told: &[String], what: &str) {
+    let last = plain(bucket);
+    let winner = attempt(&last, "last").unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert!(told.iter().all(|t| *t == winner), "{what}: told of {told:?}, and {winner} won");
+    let manifest = last.finished(&key(1)).unwrap().unwrap();
+    let (mut images, mut masks) = (BTreeMap::new(), BTreeMap::new());
+    for chip in 0..CHIPS {
+        let name = name(&manifest.result.worker_id, 1, chip);
+        let (image, mask) = bytes(&name);
+        images.insert(format!("{name}.tif"), image);
+        masks.insert(format!("{name}.tif"), mask);
+    }
+    assert_eq!(below(bucket, "images"), images, "{what}");
+    assert_eq!(below(bucket, "masks"), masks, "{what}");
+    assert_eq!(below(bucket, ".staging").into_keys().collect::<Vec<_>>(), Vec::<String>::new(), "{what}");
+    let manifests: Vec<_> = below(bucket, ".manifests").into_keys().collect();
+    assert_eq!(manifests, [format!("{RUN}/task_1.json")], "{what}");
+}
+
+#[test]
+fn dying_at_each_request_is_survived() {
+    let mut deaths = 0;
+    for fault in [Fault::DiesBefore, Fault::DiesAfter] {
+        for request in 0..MANY {
+            let what = format!("{fault:?} request {request}");
+            let bucket = Arc::new(InMemory::new());
+            let dying = Gated::with_fault(bucket.clone(), request, fault);
+            let died = dying.has_struck();
+            let told = attempt(&store(dying), "dead");
+            assert_nothing_early(&bucket, &what);
+            let struck = died.load(std::sync::atomic::Ordering::SeqCst);
+            assert_eq!(told.is_err(), struck, "{what}: {told:?}");
+            assert_settled(&bucket, &told.into_iter().collect::<Vec<_>>(), &what);
+            if !struck {
+                break;
+            }
+            deaths += 1;
+        }
+    }
+    println!("{deaths} deaths survived");
+    assert!((40..2 * MANY).contains(&deaths), "{deaths}");
+}
+
+#[test]
+fn an_answer_lost_at_each_request_of_a_commit_changes_nothing() {
+    let mut lost = 0;
+    for request in 0..MANY {
+        let what = format!("the answer to request {request} of the commit is lost");
+        let bucket = Arc::new(InMemory::new());
+        let (staged, manifest) = stage(&plain(&bucket), 1, "w", CHIPS).unwrap();
+        let losing = Gated::with_fault(bucket.clone(), request, Fault::LosesAnswer);
+        let struck = losing.has_struck();
+        let store = store(losing);
+        let mut done = store.commit(&staged, &manifest);
+        if done.as_ref().is_err_and(|e| e.severity() == Severity::Transient) {
+            done = store.commit(&staged, &manifest);
+        }
+        assert_eq!(done.unwrap_or_else(|e| panic!("{what}: {e}")), Committed::Ours, "{what}");
+        assert_settled(&bucket, &[staged.id], &what);
+        if !struck.load(std::sync::atomic::Ordering::SeqCst) {
+            break;
+        }
+        lost += 1;
+    }
+    println!("{lost} answers lost");
+    assert!((12..MANY).contains(&lost), "{lost}");
+}
+
+/// Who is where: whether the two were stopped at all, and what they gave.
+struct Met<A, B> {
+    first: (bool, A),
+    second: (bool, B),
+}
+
+/// `first` comes as far as its request `at`, `second` as far as its request `until`; then the first goes on to its end,
+/// and after it the second.
+fn meet<A: Send, B: Send>(
+    bucket: &Arc<InMemory>,
+    (at, first): (usize, impl FnOnce(&S3Store) -> A + Send),
+    (until, second): (usize, impl FnOnce(&S3Store) -> B + Send),
+) -> Met<A, B> {
+    let (one, gate_one) = Gated::stopping(bucket.clone(), at);
+    let (two, gate_two) = Gated::stopping(bucket.clone(), until);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(move || first(&store(one)));
+        let first_stopped = gate_one.wait(|| first.is_finished());
+        let second = scope.spawn(move || second(&store(two)));
+        let second_stopped = gate_two.wait(|| second.is_finished());
+        gate_one.release();
+        let first = (first_stopped, first.join().unwrap());
+        gate_two.release();
+        Met { first, second: (second_stopped, second.join().unwrap()) }
+    })
+}
+
+/// Walks through all pairs of places at which `play` can stop its two sides.
+fn at_all_places(mut play: impl FnMut(usize, usize) -> (bool, bool)) -> usize {
+    let mut played = 0;
+    for at in 0..MANY {
+        let mut first_stopped = true;
+        for until in 0..MANY {
+            let (first, second) = play(at, until);
+            played += 1;
+            first_stopped = first;
+            if !second {
+                break;
+            }
+        }
+        if !first_stopped {
+            return played;
+        }
+    }
+    panic!("an attempt makes more than {MANY} requests");
+}
+
+/// An attempt ends as the winner's, or swept; nothing else may become of it.
+fn told(ended: Result<String, StoreError>, what: &str) -> Option<String> {
+    match ended {
+        Ok(winner) => Some(winner),
+        Err(StoreError::Swept(_)) => None,
+        Err(other) => panic!("{what}: {other}"),
+    }
+}
+
+#[test]
+fn of_two_attempts_that_stop_anywhere_one_wins_and_both_know_it() {
+    let played = at_all_places(|at, until| {
+        let what = format!("one stops before request {at}, the other before its request {until}");
+        let bucket = Arc::new(InMemory::new());
+        let met = meet(&bucket, (at, |s: &S3Store| attempt(s, "one")), (until, |s: &S3Store| attempt(s, "two")));
+        let told: Vec<String> = [met.first.1, met.second.1].into_iter().filter_map(|t| told(t, &what)).collect();
+        assert!(!told.is_empty(), "{what}: nobody finished the task");
+        assert_settled(&bucket, &told, &what);
+        (met.first.0, met.second.0)
+    });
+    println!("{played} meetings");
+    assert!(played > 400, "{played}");
+}
+
+#[test]
+fn a_task_that_is_given_up_while_it_is_committed_is_whole_or_not_there() {
+    let played = at_all_places(|at, until| {
+        let what = format!("the attempt stops before request {at}, who gives the task up before request {until}");
+        let bucket = Arc::new(InMemory::new());
+        let met = meet(&bucket, (at, |s: &S3Store| attempt(s, "slow")), (until, |s: &S3Store| s.clear(&key(1))));
+        assert_nothing_early(&bucket, &what);
+        let told = told(met.first.1, &what);
+        assert_settled(&bucket, told.as_slice(), &what);
+        (met.first.0, met.second.0)
+    });
+    println!("{played} meetings");
+    assert!(played > 80, "{played}");
+}
