@@ -140,6 +140,27 @@ fn an_answer_lost_at_each_request_of_a_commit_changes_nothing() {
     assert!((12..MANY).contains(&lost), "{lost}");
 }
 
+#[test]
+fn an_attempt_whose_commit_failed_somewhere_is_given_up_without_loss() {
+    let mut failed = 0;
+    for request in 0..MANY {
+        let what = format!("the commit ends with its request {request}, and the node gives the task up");
+        let bucket = Arc::new(InMemory::new());
+        let live = plain(&bucket);
+        let (staged, manifest) = stage(&live, 1, "w", CHIPS).unwrap();
+        let failing = store(Gated::with_fault(bucket.clone(), request, Fault::DiesAfter));
+        let done = failing.commit(&staged, &manifest);
+        live.abandon(&staged);
+        assert_nothing_early(&bucket, &what);
+        assert_settled(&bucket, &[], &what);
+        if done.is_ok() {
+            break;
+        }
+        failed += 1;
+    }
+    assert!((12..MANY).contains(&failed), "{failed}");
+}
+
 /// Who is where: whether the two were stopped at all, and what they gave.
 struct Met<A, B> {
     first: (bool, A),
@@ -204,6 +225,8 @@ fn of_two_attempts_that_stop_anywhere_one_wins_and_both_know_it() {
         let met = meet(&bucket, (at, |s: &S3Store| attempt(s, "one")), (until, |s: &S3Store| attempt(s, "two")));
         let told: Vec<String> = [met.first.1, met.second.1].into_iter().filter_map(|t| told(t, &what)).collect();
         assert!(!told.is_empty(), "{what}: nobody finished the task");
+        let staged = below(&bucket, ".staging");
+        assert!(staged.is_empty(), "{what}: both have ended, and there is {:?}", staged.keys());
         assert_settled(&bucket, &told, &what);
         (met.first.0, met.second.0)
     });
