@@ -194,7 +194,11 @@ async fn play(
 /// After the last task there is one thing left to do.
 fn say_next(config: &Config, progress: &Progress) {
     if progress.complete {
-        let command = format!("node dataset finish {}", config.output.dir.display());
+        let dir = config.output.dir.display();
+        let command = match config.output.bucket() {
+            Some(bucket) => format!("aws s3 sync {bucket} DIR && node dataset finish DIR"),
+            None => format!("node dataset finish {dir}"),
+        };
         tracing::info!(command, "the run is complete; this makes the dataset ready for training");
     }
 }

@@ -48,8 +48,17 @@ pub async fn run(
     let watch = Watch { exit_when_done: true, alone: false, log, probes: Probes::default() };
     let report = all::run(&config, broker, drain, watch).await;
     let dataset = config.output.dir.clone();
+    let bucket = config.output.bucket();
     let sheet = demo.out.join("contact-sheet.png");
     let true_colour = config.chips.bands.starts_with(&["B02".into(), "B03".into(), "B04".into()]);
+    if let Some(bucket) = bucket {
+        let report = report?;
+        super::say(&format!("\n{} chips of {} tasks", report.progress.chips, report.progress.tasks_done));
+        super::say(&format!("dataset        {bucket}"));
+        super::say(&format!("check it with  aws s3 sync {bucket} DIR && node verify DIR"));
+        server.stop().await;
+        return Ok(());
+    }
     if !true_colour {
         tracing::warn!("no contact sheet: it shows true colours, and chips.bands does not begin with B02, B03, B04");
     }

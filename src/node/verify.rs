@@ -4,6 +4,7 @@ use std::io::Write;
 
 use super::cli;
 use super::error::NodeError;
+use super::parts;
 use crate::adapters::dataset::disk::DiskStore;
 use crate::adapters::dataset::verify::{Finding, repair, verify};
 use crate::adapters::finished::record::inspect;
@@ -16,9 +17,7 @@ const SHOWN: usize = 100;
 /// # Errors
 /// [`NodeError::Incomplete`] when anything is wrong (after mending: still wrong, or lost).
 pub fn run(asked: &cli::Verify, out: &mut dyn Write) -> Result<(), NodeError> {
-    if !asked.dir.is_dir() {
-        return Err(crate::adapters::dataset::StoreError::Missing(asked.dir.display().to_string()).into());
-    }
+    parts::directory(&asked.dir)?;
     let store = DiskStore::new(&asked.dir, false, true);
     let mut report = verify(&store, asked.quick)?;
     let made = inspect(&asked.dir, asked.quick)?;

@@ -6,8 +6,10 @@
 #![allow(dead_code, unreachable_pub)] // each test crate uses its part of it
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::TryStreamExt as _;
@@ -46,7 +48,7 @@ impl Bucket {
     }
 
     fn path(&self, inside: &str) -> Path {
-        Path::parse(format!("{}/{inside}", self.place.prefix)).unwrap()
+        Path::parse(format!("{}/{inside}", self.place.prefix).trim_end_matches('/')).unwrap()
     }
 
     /// All objects below a directory-like key, by what follows it.
@@ -76,6 +78,56 @@ impl Bucket {
     pub fn remove(&self, inside: &str) {
         self.runtime.block_on(self.store.delete(&self.path(inside))).unwrap();
     }
+}
+
+/// A door before the server that can be closed: a port that hands connections on, or takes none.
+pub struct Gateway {
+    port: u16,
+    refuses: Arc<AtomicBool>,
+}
+
+impl Gateway {
+    pub fn start() -> Self {
+        let server = endpoint().trim_start_matches("http://").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, refuses) = (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(false)));
+        let closed = refuses.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, closed) = (client.unwrap(), closed.clone());
+                if closed.load(Ordering::SeqCst) {
+                    // Dropped: the client reads the end of the connection instead of an answer.
+                    continue;
+                }
+                let server = TcpStream::connect(&server).unwrap();
+                hand_on(client.try_clone().unwrap(), server.try_clone().unwrap(), closed.clone());
+                hand_on(server, client, closed);
+            }
+        });
+        Self { port, refuses }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Whether it cuts connections off, those that are open with the next byte.
+    pub fn refuse(&self, refuses: bool) {
+        self.refuses.store(refuses, Ordering::SeqCst);
+    }
+}
+
+fn hand_on(mut from: TcpStream, mut to: TcpStream, closed: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        let mut piece = [0; 1 << 14];
+        while let Ok(n) = from.read(&mut piece)
+            && n > 0
+            && !closed.load(Ordering::SeqCst)
+            && to.write_all(&piece[..n]).is_ok()
+        {}
+        // Err: the other side was faster.
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    });
 }
 
 fn settings(place: S3Place) -> S3Settings {

@@ -41,6 +41,8 @@ const THREADS: usize = 2;
 const AT_A_TIME: usize = 32;
 /// Longest time to connect.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long a connection without work is kept: less than servers keep it, so that none is found closed.
+const IDLE: Duration = Duration::from_secs(8);
 /// Longest silence while a request is answered.
 const READ: Duration = Duration::from_secs(60);
 
@@ -94,6 +96,7 @@ impl S3Settings {
             .with_allow_http(self.allow_http)
             .with_connect_timeout(CONNECT)
             .with_timeout_disabled()
+            .with_pool_idle_timeout(IDLE)
             .with_read_timeout(READ);
         let once = RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, backoff: BackoffConfig::default() };
         let store = builder
