@@ -13,12 +13,14 @@ mod chips;
 mod gated_store;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use chips::{RUN, bytes, key, name, stage};
-use gated_store::{Fault, Gated, contents};
+use gated_store::{Fault, Gated, contents, put, remove};
 use object_store::memory::InMemory;
 use satellite_pipeline::adapters::dataset::s3::{S3Place, S3Store};
+use satellite_pipeline::adapters::dataset::verify::Finding;
 use satellite_pipeline::adapters::dataset::{Committed, DatasetStore, StoreError};
 use satellite_pipeline::domain::failure::Severity;
 
@@ -138,6 +140,88 @@ fn an_answer_lost_at_each_request_of_a_commit_changes_nothing() {
     }
     println!("{lost} answers lost");
     assert!((12..MANY).contains(&lost), "{lost}");
+}
+
+/// One kind of damage, and what `verify` must say of it, URLs without what they begin with; last, whether a quick look sees
+/// it too.
+type Damage = (&'static str, fn(&InMemory), Vec<Finding>, bool);
+
+fn url(inside: &str) -> PathBuf {
+    format!("s3://model/some/place/{inside}").into()
+}
+
+fn damages() -> Vec<Damage> {
+    let (image, mask) = (format!("images/{}.tif", name("a", 1, 0)), format!("masks/{}.tif", name("a", 1, 0)));
+    let whole = bytes(&name("a", 1, 0)).0.len();
+    let misnamed = format!("s3://model/some/place/.manifests/{RUN}/task_7.json");
+    vec![
+        (
+            "an object nobody wrote",
+            |b| put(b, "some/place/images/stray.tif", b"x"),
+            vec![Finding::Orphan(url("images/stray.tif"))],
+            true,
+        ),
+        (
+            "an image that is gone",
+            |b| remove(b, &format!("some/place/images/{}.tif", name("a", 1, 0))),
+            vec![Finding::Missing(key(1), url(&image))],
+            true,
+        ),
+        (
+            "an image of another length",
+            |b| put(b, &format!("some/place/images/{}.tif", name("a", 1, 0)), b"short"),
+            vec![Finding::Damaged(key(1), url(&image), format!("5 bytes, not {whole}"))],
+            true,
+        ),
+        (
+            "a mask with other bytes",
+            |b| {
+                let name = name("a", 1, 0);
+                put(b, &format!("some/place/masks/{name}.tif"), bytes(&name).1.to_ascii_uppercase().as_slice());
+            },
+            vec![Finding::Damaged(key(1), url(&mask), "its SHA-256 is not the manifest's".into())],
+            false,
+        ),
+        (
+            "a manifest under another task's name",
+            |b| {
+                let manifest = contents(b, &format!("some/place/.manifests/{RUN}/task_1")).remove(".json").unwrap();
+                put(b, &format!("some/place/.manifests/{RUN}/task_7.json"), &manifest);
+            },
+            vec![Finding::BadManifest(misnamed.into(), format!("it is the record of task {RUN}/1"))],
+            true,
+        ),
+        (
+            "what dead attempts and nodes left",
+            |b| {
+                put(b, &format!("some/place/.staging/{RUN}/1/dead/open"), b"");
+                put(b, &format!("some/place/.staging/{RUN}/8/dead/open"), b"");
+                put(b, &format!("some/place/.staging/{RUN}/8/dead/x.pair"), b"");
+                put(b, "some/place/.staging/probe.0", b"");
+            },
+            vec![
+                Finding::Leftover(url(".staging/probe.0")),
+                Finding::HalfPublished(key(1)),
+                Finding::Leftover(url(&format!(".staging/{RUN}/8"))),
+            ],
+            true,
+        ),
+    ]
+}
+
+#[test]
+fn every_kind_of_damage_is_found() {
+    for (what, damage, expected, quick) in damages() {
+        let bucket = Arc::new(InMemory::new());
+        let store = plain(&bucket);
+        (1..4).for_each(|task| assert_eq!(chips::finish(&store, task, "a", 1).unwrap(), Committed::Ours));
+        let report = store.verify(false).unwrap();
+        assert_eq!((report.tasks, report.chips, report.findings), (3, 3, vec![]), "{what}");
+        damage(&bucket);
+        let found = |quick| store.verify(quick).unwrap().findings;
+        assert_eq!(found(false), expected, "{what}");
+        assert_eq!(found(true), if quick { expected } else { vec![] }, "{what}, at a quick look");
+    }
 }
 
 #[test]

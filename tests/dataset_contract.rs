@@ -1,7 +1,7 @@
 //! What every dataset store promises, tried on the one on disk, on the one in memory, and on the one in a bucket.
 //!
 //! Contract: each promise is one function over [`Stage`]; the table at the end runs all of them on all three. Those in
-//! `s3` need a server (`eval "$(scripts/s3 start)"`) and fail with that remedy without it.
+//! `s3_bucket` need a server (`eval "$(scripts/s3 start)"`) and fail with that remedy without it.
 //! Crashes, damage and what only a file system can do are in `dataset_crash.rs`; deaths between the requests to a bucket
 //! in `dataset_bucket.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
@@ -307,7 +307,7 @@ macro_rules! contract {
         mod memory {
             $(#[test] fn $promise() { super::$promise(&super::InMemory(Default::default())); })*
         }
-        mod s3 {
+        mod s3_bucket {
             $(#[test] fn $promise() { super::$promise(&super::InBucket::new()); })*
         }
     };

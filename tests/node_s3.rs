@@ -77,8 +77,16 @@ fn s3_a_run_that_is_killed_and_started_again_gives_the_dataset_of_a_disk() {
     let before = bucket.files("");
     world.run_all();
     assert_eq!(bucket.files(""), before);
-    for command in [vec!["verify"], vec!["dataset", "finish"], vec!["report"]] {
-        let place = bucket.place.to_string();
+    let (place, endpoint) = (bucket.place.to_string(), format!("output.s3_endpoint={}", s3_server::endpoint()));
+    let at = ["--set", endpoint.as_str(), "--set", "output.s3_allow_http=true"];
+    let verify = |place: &str, code| world.run(&[&["verify", place], &at[..]].concat(), code);
+    let said = verify(&place, 0).out;
+    assert!(said.starts_with("17 tasks, ") && said.contains(": nothing wrong"), "{said}");
+    verify("s3://satellite/nothing/here", 1).says(&["s3://satellite/nothing/here: there is no dataset"]);
+    bucket.put("images/stray.tif", b"x");
+    let said = verify(&place, 1).out;
+    assert!(said.starts_with(&format!("orphan: {place}/images/stray.tif belongs to no task\n")), "{said}");
+    for command in [vec!["verify", "--repair"], vec!["dataset", "finish"], vec!["report"]] {
         let command: Vec<&str> = command.into_iter().chain([place.as_str()]).collect();
         world.run(&command, 2).says(&[&format!("copy it first, for instance by `aws s3 sync {place} DIR`")]);
     }

@@ -42,7 +42,7 @@ fn start(invocation: Invocation) -> Result<(), NodeError> {
     crate::adapters::crs::log_gdal_errors();
     match &action {
         Action::Config { explain } => return show_config(&config, *explain),
-        Action::Verify(asked) => return verify::run(asked, &mut std::io::stdout().lock()),
+        Action::Verify(asked) => return verify::run(&config, asked, &mut std::io::stdout().lock()),
         Action::Dataset(asked) if !asked.dead_letters => {
             return dataset::run(&config, asked, Failures::new(), &mut std::io::stdout());
         }

@@ -198,7 +198,7 @@ pub enum TopicsAction {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[group(skip)]
 pub struct Verify {
-    /// The dataset: the directory with images/ and masks/
+    /// The dataset: the directory with images/ and masks/, or s3://BUCKET/PREFIX
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// Mend what can be mended

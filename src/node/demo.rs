@@ -55,7 +55,9 @@ pub async fn run(
         let report = report?;
         super::say(&format!("\n{} chips of {} tasks", report.progress.chips, report.progress.tasks_done));
         super::say(&format!("dataset        {bucket}"));
-        super::say(&format!("check it with  aws s3 sync {bucket} DIR && node verify DIR"));
+        let endpoint = config.output.s3_endpoint().map(|url| format!(" --set output.s3_endpoint={url}"));
+        let allow = if config.output.s3_allow_http { " --set output.s3_allow_http=true" } else { "" };
+        super::say(&format!("check it with  node verify {bucket}{}{allow}", endpoint.unwrap_or_default()));
         server.stop().await;
         return Ok(());
     }

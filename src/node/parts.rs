@@ -241,13 +241,7 @@ pub fn names(config: &Config) -> Result<NameTemplate, NodeError> {
 pub fn store(config: &Config) -> Result<Arc<dyn DatasetStore>, NodeError> {
     let names_the_run = names(config)?.names_the_run();
     if let Some(place) = config.output.bucket() {
-        let store = S3Store::new(&S3Settings {
-            place,
-            endpoint: config.output.s3_endpoint().map(str::to_owned),
-            allow_http: config.output.s3_allow_http,
-            require_marker: config.output.require_marker,
-            names_the_run,
-        })?;
+        let store = bucket(config, place, config.output.require_marker, names_the_run)?;
         store.check()?;
         return Ok(Arc::new(store));
     }
@@ -262,6 +256,21 @@ pub fn store(config: &Config) -> Result<Arc<dyn DatasetStore>, NodeError> {
     let store = DiskStore::new(dir, config.output.require_marker, names_the_run);
     store.check()?;
     Ok(Arc::new(store))
+}
+
+/// A dataset in a bucket of the configured service; nobody is asked yet.
+///
+/// # Errors
+/// Settings that cannot be used.
+pub fn bucket(
+    config: &Config,
+    place: S3Place,
+    require_marker: bool,
+    names_the_run: bool,
+) -> Result<S3Store, NodeError> {
+    let endpoint = config.output.s3_endpoint().map(str::to_owned);
+    let allow_http = config.output.s3_allow_http;
+    Ok(S3Store::new(&S3Settings { place, endpoint, allow_http, require_marker, names_the_run })?)
 }
 
 /// The directory of a dataset that is looked at as files.

@@ -208,3 +208,14 @@ pub fn contents(bucket: &InMemory, begin: &str) -> BTreeMap<String, Vec<u8>> {
     };
     read.now_or_never().expect("memory does not wait")
 }
+
+/// Makes or replaces an object behind everybody's back.
+pub fn put(bucket: &InMemory, key: &str, bytes: &[u8]) {
+    let (path, payload) = (Path::parse(key).unwrap(), PutPayload::from(bytes.to_vec()));
+    bucket.put(&path, payload).now_or_never().expect("memory does not wait").unwrap();
+}
+
+/// Removes an object behind everybody's back.
+pub fn remove(bucket: &InMemory, key: &str) {
+    bucket.delete(&Path::parse(key).unwrap()).now_or_never().expect("memory does not wait").unwrap();
+}

@@ -11,6 +11,7 @@ mod objects;
 mod place;
 mod refusal;
 mod signing;
+mod verify;
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -29,6 +30,7 @@ pub use self::place::S3Place;
 
 use self::door::{Door, judge};
 use self::objects::Objects;
+use super::verify::Report;
 use super::{Attempt, Committed, DatasetStore, StoreError, file_record, safe_key};
 use crate::domain::chip_name::is_safe_stem;
 use crate::domain::failure::Severity;
@@ -143,6 +145,15 @@ impl S3Store {
             bound: Mutex::default(),
             runtime: Some(runtime),
         })
+    }
+
+    /// Is the bucket what its manifests say, no more and no less? Every object is read and hashed unless `quick`, which
+    /// compares lengths from listings. Changes nothing.
+    ///
+    /// # Errors
+    /// Only when the bucket itself cannot be read; what is wrong inside is a [`super::verify::Finding`].
+    pub fn verify(&self, quick: bool) -> Result<Report, StoreError> {
+        self.wait(|objects| async move { verify::verify(&objects.door, quick).await })
     }
 
     /// Waits for what the store's own threads do.

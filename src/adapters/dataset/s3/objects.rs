@@ -14,7 +14,7 @@
 //! other. Who gives a task up seals its attempts with `clear` first: a commit that slept meanwhile finds the seal and is
 //! [`StoreError::Swept`]; a clearing that finds `commit` leaves that attempt alone. Trap: a process that is killed
 //! between writing a chip and looking for `open`, its task having been finished by another meanwhile, leaves that chip in
-//! `.staging/`; the next look at the task, or `node verify --repair` on a copy, removes it.
+//! `.staging/`: `node verify` shows it, the next look at the task removes it.
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -29,7 +29,7 @@ use crate::domain::manifest::{ChipRecord, FileRecord, MAX_BYTES, Manifest};
 use crate::domain::task::TaskKey;
 
 /// Requests at the same time, of one task that is committed.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// How often a sweep begins again when others keep writing.
 const SWEEPS: u32 = 16;
@@ -43,14 +43,14 @@ const CLEAR: &[u8] = b"clear";
 /// A dataset in a bucket.
 #[derive(Debug)]
 pub(super) struct Objects {
-    door: Door,
+    pub(super) door: Door,
 }
 
 fn payload(bytes: impl Into<Bytes>) -> PutPayload {
     PutPayload::from_bytes(bytes.into())
 }
 
-fn manifest_key(key: &TaskKey) -> String {
+pub(super) fn manifest_key(key: &TaskKey) -> String {
     format!(".manifests/{}/task_{}.json", key.run, key.task)
 }
 
@@ -75,7 +75,7 @@ fn pair(dir: &str, name: &str) -> String {
 }
 
 /// Final keys of a chip's two files, with what they must be.
-fn finals(chip: &ChipRecord) -> [(String, FileRecord); 2] {
+pub(super) fn finals(chip: &ChipRecord) -> [(String, FileRecord); 2] {
     let (image, mask) = (chip.image.clone(), chip.mask.clone());
     [(format!("images/{}.tif", chip.name), image), (format!("masks/{}.tif", chip.name), mask)]
 }
@@ -314,8 +314,8 @@ impl Objects {
     async fn is_published(&self, chip: &ChipRecord) -> Result<(), StoreError> {
         for (key, record) in finals(chip) {
             if self.door.length(&key).await? != Some(record.bytes) {
-                let why = "its task is finished, but the object is gone or has another length: copy the dataset and \
-                           see `node verify`"
+                let why = "its task is finished, but the object is gone or has another length: `node verify` lists \
+                           what is damaged; without its manifest the task is free for another run"
                     .into();
                 return Err(StoreError::Damaged { path: self.door.url(&key), why });
             }
