@@ -42,7 +42,7 @@ pub const SPLIT: &str = "dataset-split.json";
 pub const STATS: &str = "stats.json";
 
 /// Version of what is made: raised when the same manifests give other files.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Runs one command.
 ///
