@@ -128,7 +128,7 @@ async fn run(
             config.require(&[Need::Broker])?;
             let broker = parts::broker(&config, "dataset").await?;
             let letters = dlq::open_letters(&*broker, &config.kafka.dlq_topic).await?;
-            let failures = letters.into_iter().filter_map(|letter| Some((letter.task?, letter.reason))).collect();
+            let failures = letters.into_iter().filter_map(dlq::Letter::failure).collect();
             let work = move || dataset::run(&config, &asked, failures, &mut std::io::stdout());
             let done = tokio::task::spawn_blocking(work).await;
             done.map_err(|_| NodeError::Stopped("finishing the dataset panicked".into()))?

@@ -115,7 +115,7 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     /// Looks at everything there is; changes nothing.
-    fn begin(config: &'a Config, dir: &'a Path, failures: Failures) -> Result<Self, NodeError> {
+    fn begin(config: &'a Config, dir: &'a Path, mut failures: Failures) -> Result<Self, NodeError> {
         if !dir.is_dir() {
             return Err(StoreError::Missing(dir.display().to_string()).into());
         }
@@ -126,6 +126,8 @@ impl<'a> Work<'a> {
         let parcels = plan(config, &classes, &manifests)?;
         let store = DiskStore::new(dir, false, true);
         let survey = Survey::make(&manifests, &store, config.split.settings(), &pool)?;
+        // A topic may hold letters of other runs, whose tasks have the same numbers.
+        failures.retain(|key, _| manifests.runs().contains(&key.run));
         Ok(Self { config, dir, pool, classes, manifests, parcels, survey, failures })
     }
 
