@@ -72,7 +72,7 @@ async fn run(
     sets: Vec<String>,
     action: Action,
 ) -> Result<(), NodeError> {
-    let drain = shutdown::watch()?;
+    let drain = shutdown::watch(log.clone())?;
     match action {
         Action::Role { role, exit_when_done } => play(&config, log, role, exit_when_done, &drain).await,
         Action::Demo(asked) => demo::run(&asked, &files, &sets, log, &drain).await,
