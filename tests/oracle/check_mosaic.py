@@ -80,9 +80,19 @@ def tile(east, north, edge):
     return file.open()
 
 
+def meets(file, bounds):
+    left, bottom, right, top = file.bounds
+    return left < bounds[2] and bounds[0] < right and bottom < bounds[3] and bounds[1] < top
+
+
+def holds(file, bounds):
+    left, bottom, right, top = file.bounds
+    return left <= bounds[0] and bounds[2] <= right and bottom <= bounds[1] and bounds[3] <= top
+
+
 def hole(files, bounds):
     """Share of nodata in these files, merged, over a window; None when none of them reaches into it."""
-    near = [f for f in files if f.bounds.left < bounds[2] and f.bounds.right > bounds[0] and f.bounds.bottom < bounds[3] and f.bounds.top > bounds[1]]
+    near = [f for f in files if meets(f, bounds)]
     if not near:
         return None
     merged, _ = rasterio.merge.merge(near, bounds=bounds, nodata=0)
@@ -107,7 +117,7 @@ def swath(report):
     for x, y in near:
         left, bottom = x // 20 * 20, y // 20 * 20
         bounds = (left, bottom, left + CHIP, bottom + CHIP)
-        crossing += any(not (t.bounds.left <= left and left + CHIP <= t.bounds.right) or not (t.bounds.bottom <= bottom and bottom + CHIP <= t.bounds.top) for t in tiles)
+        crossing += any(meets(t, bounds) and not holds(t, bounds) for t in tiles)
         one, all_of_them = any(whole([t], bounds) for t in tiles), whole(tiles, bounds)
         merged, single, gained = merged + all_of_them, single + one, gained + (all_of_them and not one)
     report.update({"windows tried on four tiles": len(near), "of them across an edge of a tile": crossing,
