@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks what `node dataset finish` made with geopandas, numpy, rasterio, shapely and pystac: no code of the pipeline.
+"""Checks what `node dataset finish` made with geopandas, DuckDB, numpy, rasterio, shapely and pystac: no code of the pipeline.
 
     check_dataset.py DIR --gpkg FILE [--config EFFECTIVE.toml]
 
@@ -19,6 +19,7 @@ import pathlib
 import sys
 import time
 
+import duckdb
 import geopandas
 import numpy as np
 import pandas
@@ -109,6 +110,15 @@ class Check:
         for (manifest, chip), row in zip(self.chips, index.itertuples()):
             self.row(manifest, chip, row)
         report.counts["rows of the index"] = len(index)
+        path = self.dataset / "index.parquet"
+        kinds = dict(duckdb.sql(f"select column_name, column_type from (describe select * from '{path}')").fetchall())
+        report.same("DuckDB's type of the geometry", kinds["geometry"].partition("(")[0], "GEOMETRY")
+        rows = duckdb.sql(f"""select name, split, "class", parcels, image_sha256, bbox.xmin, epoch_us(datetime) from '{path}'""").fetchall()
+        columns = (index[c] for c in ("name", "split", "class", "parcels", "image_sha256"))
+        moments = index["datetime"].astype("datetime64[us, UTC]").astype("int64")
+        same = [(n, s, c, list(p), h, x, t) for n, s, c, p, h, x, t in zip(*columns, boxes[:, 0], moments)]
+        report.same("what DuckDB reads", rows, same)
+        report.counts["rows that DuckDB reads the same"] = sum(a == b for a, b in zip(rows, same))
 
     def row(self, manifest, chip, row):
         name, report = chip["name"], self.report
