@@ -180,6 +180,19 @@ fn an_abandoned_attempt_leaves_nothing(on: &dyn Stage) {
     assert_eq!((on.pairs(), on.open_attempts()), (expected("b", 1, 1), 0));
 }
 
+/// A zombie that wakes up and is killed: nobody will get its task again.
+fn tidying_takes_attempts_at_finished_tasks_and_leaves_the_others(on: &dyn Stage) {
+    let store = on.store();
+    finish(store, 1, "a", 2).unwrap();
+    store.begin(&key(1)).unwrap();
+    let (open, manifest) = stage(store, 2, "b", 1).unwrap();
+    assert_eq!(on.open_attempts(), 2);
+    store.tidy();
+    assert_eq!(on.open_attempts(), 1);
+    assert_eq!(store.commit(&open, &manifest).unwrap(), Committed::Ours);
+    assert_eq!((on.pairs().len(), on.open_attempts()), (3, 0));
+}
+
 fn an_attempt_that_was_abandoned_cannot_be_committed(on: &dyn Stage) {
     let (attempt, manifest) = stage(on.store(), 1, "a", 1).unwrap();
     on.store().abandon(&attempt);
@@ -319,6 +332,7 @@ contract!(
     the_second_attempt_is_told_of_the_first_and_changes_nothing,
     an_abandoned_attempt_leaves_nothing,
     an_attempt_that_was_abandoned_cannot_be_committed,
+    tidying_takes_attempts_at_finished_tasks_and_leaves_the_others,
     staging_a_chip_again_replaces_it,
     names_that_leave_the_directory_are_refused,
     a_second_run_is_refused,

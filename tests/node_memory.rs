@@ -89,6 +89,9 @@ impl DatasetStore for Stalling {
     fn abandon(&self, attempt: &Attempt) {
         self.disk.abandon(attempt);
     }
+    fn tidy(&self) {
+        self.disk.tidy();
+    }
     fn clear(&self, key: &TaskKey) {
         self.disk.clear(key);
     }

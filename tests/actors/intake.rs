@@ -204,6 +204,9 @@ impl DatasetStore for Waking {
     fn abandon(&self, attempt: &Attempt) {
         self.store.abandon(attempt);
     }
+    fn tidy(&self) {
+        self.store.tidy();
+    }
     fn clear(&self, key: &TaskKey) {
         self.store.clear(key);
     }

@@ -71,6 +71,9 @@ impl DatasetStore for Sick {
     fn abandon(&self, attempt: &Attempt) {
         self.store.abandon(attempt);
     }
+    fn tidy(&self) {
+        self.store.tidy();
+    }
     fn clear(&self, key: &TaskKey) {
         self.store.clear(key);
     }

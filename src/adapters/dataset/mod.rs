@@ -15,6 +15,7 @@ pub mod fs;
 pub mod gallery;
 pub mod memory;
 pub mod s3;
+mod threshold;
 pub mod verify;
 
 use crate::domain::failure::Severity;
@@ -221,6 +222,10 @@ pub trait DatasetStore: Send + Sync {
 
     /// Throws the staging place away, unless the attempt is committed; failures are not worth more than a log line.
     fn abandon(&self, attempt: &Attempt);
+
+    /// Removes what nodes that were killed have left and no redelivery will: probes, and attempts at finished tasks. Called by nodes that come and that go;
+    /// harmless beside others; failures are not worth more than a log line.
+    fn tidy(&self);
 
     /// Shows the bytes of every manifest, one after the other.
     ///

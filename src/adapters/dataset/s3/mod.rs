@@ -258,6 +258,12 @@ impl DatasetStore for S3Store {
         }
     }
 
+    fn tidy(&self) {
+        if let Err(error) = self.wait(|objects| async move { objects.tidy().await }) {
+            tracing::warn!(%error, "leftovers in .staging could not be removed");
+        }
+    }
+
     fn manifests(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
         let keys = self.wait(|objects| async move { objects.manifest_keys().await })?;
         for some in keys.chunks(AT_A_TIME) {

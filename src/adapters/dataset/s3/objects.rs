@@ -14,7 +14,9 @@
 //! other. Who gives a task up seals its attempts with `clear` first: a commit that slept meanwhile finds the seal and is
 //! [`StoreError::Swept`]; a clearing that finds `commit` leaves that attempt alone. Trap: a process that is killed
 //! between writing a chip and looking for `open`, its task having been finished by another meanwhile, leaves that chip in
-//! `.staging/`: `node verify` shows it, the next look at the task removes it.
+//! `.staging/`: `node verify` shows it, the next look at the task, or the next node that comes or goes, removes it.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -30,6 +32,14 @@ use crate::domain::task::TaskKey;
 
 /// Requests at the same time, of one task that is committed.
 pub(super) const AT_ONCE: usize = 8;
+
+const STAGING: &str = ".staging";
+
+/// What probes of a starting node are named.
+const PROBE: &str = ".staging/probe.";
+
+/// How often a probe is made again when others take it away.
+const PROBES: u32 = 3;
 
 /// How often a sweep begins again when others keep writing.
 const SWEEPS: u32 = 16;
@@ -56,6 +66,12 @@ pub(super) fn manifest_key(key: &TaskKey) -> String {
 
 fn task_dir(key: &TaskKey) -> String {
     format!(".staging/{}/{}", key.run, key.task)
+}
+
+/// The run and the task of a staged object.
+fn task_of(key: &str) -> Option<(&str, u64)> {
+    let mut parts = key.strip_prefix(STAGING)?.split('/').skip(1);
+    Some((parts.next()?, parts.next()?.parse().ok()?))
 }
 
 fn attempt_dir(attempt: &Attempt) -> String {
@@ -95,11 +111,31 @@ impl Objects {
         if marked && self.door.get(MARKER, SMALL).await?.is_none() {
             return Err(StoreError::Unmarked(self.place().to_owned()));
         }
-        let probe = format!(".staging/probe.{}", unique()?);
-        let first = self.door.put_new(&probe, payload(&b"probe"[..])).await?;
-        let second = if fences { self.door.put_new(&probe, payload(&b"again"[..])).await? } else { false };
-        self.door.remove(&[probe]).await?;
-        if first && !second { Ok(()) } else { Err(StoreError::Unconditional(self.place().to_owned())) }
+        // Again when a node that comes or goes has just taken the probe away.
+        for _ in 0..PROBES {
+            let probe = format!("{PROBE}{}", unique()?);
+            let first = self.door.put_new(&probe, payload(&b"probe"[..])).await?;
+            let second = if fences { self.door.put_new(&probe, payload(&b"again"[..])).await? } else { false };
+            self.door.remove(&[probe]).await?;
+            if first && !second {
+                return Ok(());
+            }
+        }
+        Err(StoreError::Unconditional(self.place().to_owned()))
+    }
+
+    /// Removes probes (who loses one tries again), and attempts at tasks that are finished.
+    pub(super) async fn tidy(&self) -> Result<(), StoreError> {
+        let keys = self.door.below(STAGING).await?.into_iter().map(|(key, _)| key);
+        let (probes, staged): (Vec<String>, Vec<String>) = keys.partition(|key| key.starts_with(PROBE));
+        if !probes.is_empty() {
+            self.door.remove(&probes).await?;
+        }
+        let tasks: BTreeSet<(&str, u64)> = staged.iter().filter_map(|key| task_of(key)).collect();
+        for (run, task) in tasks {
+            self.finished(&TaskKey { run: run.to_owned(), task }).await?;
+        }
+        Ok(())
     }
 
     /// Writes the run file if there is none, and insists on its naming this run.
