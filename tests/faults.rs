@@ -74,6 +74,9 @@ impl Account {
         }
         self.lost += planned.keys().filter(|id| !said.contains_key(id)).count() + cluster.read("dlq").len();
         self.duplicated += double.len() + said.values().filter(|s| s.len() > 1).count();
+        for finding in &other {
+            println!("{finding}");
+        }
         self.orphaned += other.len();
         self.runs += 1;
         self.tasks += planned.len();
