@@ -47,6 +47,7 @@ pub mod split;
 pub mod sweep;
 pub mod tally;
 pub mod task;
+pub mod territory;
 pub mod thinning;
 pub mod throttle;
 pub mod throughput;

@@ -15,15 +15,14 @@ use super::classes::ClassId;
 use super::grid::{Cell, Grid};
 use super::hilbert::Frame;
 use super::parcel::{Reject, ScannedParcel};
-use super::partition;
 use super::plan::{
     ClassPlan, FEW_PARCELS, MAX_UNKNOWN_LABELS, NO_CLASS, Order, PartitionLoad, Plan, PlanError, PlanSettings,
     PlanSummary, PlannedTask, Sampling, TOP_UNKNOWN,
 };
 use super::rarest;
 use super::sampling::is_drawn;
-use super::sweep::Visit;
 use super::task::{SCHEMA, Task, fnv1a};
+use super::territory::{Stop, lay_out};
 
 /// What is known of one cell.
 #[derive(Debug, Clone, Default)]
@@ -265,23 +264,18 @@ impl Planner {
         planned.collect()
     }
 
-    /// The same tasks in the order of [`Visit`], which the partitions cut into pieces.
+    /// The same tasks in the order of visits, cut into partitions.
     fn swept(&self, tasks: Vec<PlannedTask>, along: &[Placed<'_>]) -> Vec<PlannedTask> {
-        let visit = |cell: Cell, task_id| {
-            let [w, s, e, n] = self.grid.bbox(cell);
-            let season = self.settings.seasons.visit_index(self.settings.seed, task_id);
-            Visit::of(cell, (w + e) / 2.0, (s + n) / 2.0, season)
+        let stop = |(planned, (_, cell, _)): (&PlannedTask, &Placed<'_>)| Stop {
+            task_id: planned.task.task_id,
+            cell: *cell,
+            expected: planned.expected_chips,
         };
-        let visits = tasks.into_iter().zip(along).map(|(t, (_, cell, _))| (visit(*cell, t.task.task_id), t));
-        let mut visits: Vec<(Visit, PlannedTask)> = visits.collect();
-        visits.sort_unstable_by_key(|(visit, planned)| (*visit, planned.task.task_id));
-        let weights: Vec<u64> = visits.iter().map(|(_, t)| t.expected_chips + partition::TASK_WEIGHT).collect();
-        let partitions = partition::split(&weights, self.settings.partitions);
-        visits
-            .into_iter()
-            .zip(partitions)
-            .map(|((_, planned), partition)| PlannedTask { partition, ..planned })
-            .collect()
+        let stops: Vec<Stop> = tasks.iter().zip(along).map(stop).collect();
+        let order = lay_out(&stops, &self.grid, &self.settings.seasons, self.settings.seed, self.settings.partitions);
+        let mut tasks: Vec<Option<PlannedTask>> = tasks.into_iter().map(Some).collect();
+        let placed = order.into_iter().filter_map(|(at, partition)| Some((tasks[at].take()?, partition)));
+        placed.map(|(planned, partition)| PlannedTask { partition, ..planned }).collect()
     }
 
     /// The same tasks in the order of [`rarest`], dealt out to the partitions in turn.

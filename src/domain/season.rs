@@ -191,6 +191,11 @@ impl Seasons {
         self.pick == Pick::All
     }
 
+    /// Whether all chips of a task are of one season.
+    pub fn one_per_task(&self) -> bool {
+        matches!(self.pick, Pick::Random | Pick::Always(_))
+    }
+
     /// The seasons of a parcel of this class in a task, by their places in [`Seasons::all`]; the same task always gets
     /// the same ones.
     pub fn of(&self, seed: u64, task_id: u64, class: ClassId) -> Vec<usize> {

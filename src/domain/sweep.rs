@@ -14,7 +14,7 @@
 use super::grid::Cell;
 
 /// Edge of a square, metres.
-const SQUARE_M: f64 = 100_000.0;
+pub const SQUARE_M: f64 = 100_000.0;
 
 /// Edge of a block of a 10 m band, metres: 1024 pixels.
 const BLOCK_M: f64 = 10_240.0;
@@ -71,7 +71,7 @@ impl Visit {
 /// Zone, easting and northing (metres, negative south of the equator) of a point in degrees, WGS 84.
 ///
 /// Snyder, *Map Projections: A Working Manual* (USGS 1395), equations 8-9, 8-10 and 3-21, to the third and fourth order.
-fn utm(lon: f64, lat: f64) -> (i32, f64, f64) {
+pub fn utm(lon: f64, lat: f64) -> (i32, f64, f64) {
     const A: f64 = 6_378_137.0;
     const E2: f64 = 0.006_694_379_990_14;
     const K0: f64 = 0.9996;

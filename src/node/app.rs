@@ -15,8 +15,8 @@ use super::monitor::Watch;
 use super::probes::Probes;
 use super::topics::{Consent, TopicsCommand};
 use super::{
-    all, dataset, demo, dlq, group, master, metrics_http, monitor, parts, plan, report, shutdown, telemetry, topics,
-    verify, worker,
+    all, dataset, demo, dlq, group, master, metrics_http, monitor, parts, plan, report, shutdown, simulate, telemetry,
+    topics, verify, worker,
 };
 use crate::adapters::finished::rejections::Failures;
 use crate::demo::server::DemoServer;
@@ -116,6 +116,7 @@ async fn run(
             let consent = Consent::from_terminal(asked.yes, &mut answers);
             dlq::run(&asked, &*broker, &config.kafka.dlq_topic, consent, &mut std::io::stdout()).await
         }
+        Action::Simulate(asked) => simulate::run(&config, &asked, &drain, &mut std::io::stdout()).await,
         Action::Report(asked) => report::run(&asked, &config).await,
         Action::Serve(asked) => {
             let server = DemoServer::start(&asked.dir, asked.listen).await?;

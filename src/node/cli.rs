@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub use super::cli_broker::{Dlq, DlqAction, Topics, TopicsAction};
 pub use super::cli_dataset::{Dataset, DatasetAction, ExportFormat};
+pub use super::cli_simulate::Simulate;
 use super::config::{LogFormat, Ui};
 
 const EXAMPLES: &str = "\
@@ -20,6 +21,7 @@ Examples:
   node --role all --config my.toml                   one machine, no broker
   node --role worker --config my.toml --worker-id 3  one worker of many (needs Kafka)
   node plan --config my.toml                         what the master would publish
+  node simulate --tasks 20000 --workers 1,15         how long a country would take, and what limits it
   node verify /data/output                           check a dataset
   node dataset finish /data/output --config my.toml  index, split, statistics, STAC
   node config --explain --set grid.step=0.1          where each setting comes from
@@ -28,7 +30,7 @@ Exit codes: 0 done, 1 the work failed or is incomplete, 2 wrong usage or configu
 SIGINT and SIGTERM let the tasks in flight end; a second one stops now.";
 
 /// What was asked for, with the options of both places put together.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Invocation {
     /// `--config`, in order.
     pub files: Vec<PathBuf>,
@@ -39,7 +41,7 @@ pub struct Invocation {
 }
 
 /// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Be a node.
     Role {
@@ -61,6 +63,8 @@ pub enum Action {
         /// Whether to print JSON.
         json: bool,
     },
+    /// `simulate`
+    Simulate(Box<Simulate>),
     /// `serve`
     Serve(Serve),
     /// `verify`
@@ -237,6 +241,13 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// How long a run would take with so many workers, and what would limit it; runs nothing
+    Simulate {
+        #[command(flatten)]
+        simulate: Box<Simulate>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Serves a directory of scenes: STAC search over its items, files with ranges
     Serve {
         #[command(flatten)]
@@ -311,6 +322,7 @@ impl Command {
             Self::Group { common } => (Action::Group, common),
             Self::Dlq { dlq, common } => (Action::Dlq(dlq), common),
             Self::Plan { json, common } => (Action::Plan { json }, common),
+            Self::Simulate { simulate, common } => (Action::Simulate(simulate), common),
             Self::Serve { serve, common } => (Action::Serve(serve), common),
             Self::Verify { verify, common } => (Action::Verify(verify), common),
             Self::Dataset { dataset, common } => (Action::Dataset(dataset), common),

@@ -38,6 +38,20 @@ fn common_options_add_up_over_both_places() {
 }
 
 #[test]
+fn a_simulation_takes_numbers_that_make_sense() {
+    let Action::Simulate(asked) = ok("node simulate --workers 1,8 --cells 10 --around -3.5,41 --log json").action
+    else {
+        panic!("not a simulation");
+    };
+    assert_eq!((asked.workers, asked.tasks, asked.around), (vec![1, 8], Some(10), [-3.5, 41.0]));
+    for wrong in
+        ["--workers 0", "--cloudy 2", "--latency -1", "--latency nan", "--chips-per-task 3", "--around 4", "--block 1"]
+    {
+        assert_eq!(code(&format!("node simulate {wrong}")), 2, "{wrong}");
+    }
+}
+
+#[test]
 fn subcommands_and_their_options() {
     let demo = Demo { out: "x".into(), size: DemoSize::Full, serve: true, kafka: Some("h:9092".into()) };
     assert_eq!(ok("node demo --out x --size full --serve --kafka h:9092").action, Action::Demo(demo));
