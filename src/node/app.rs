@@ -72,7 +72,7 @@ async fn run(
     sets: Vec<String>,
     action: Action,
 ) -> Result<(), NodeError> {
-    let drain = shutdown::watch()?;
+    let drain = shutdown::watch(log.clone())?;
     match action {
         Action::Role { role, exit_when_done } => play(&config, log, role, exit_when_done, &drain).await,
         Action::Demo(asked) => demo::run(&asked, &files, &sets, log, &drain).await,
@@ -128,7 +128,7 @@ async fn run(
             config.require(&[Need::Broker])?;
             let broker = parts::broker(&config, "dataset").await?;
             let letters = dlq::open_letters(&*broker, &config.kafka.dlq_topic).await?;
-            let failures = letters.into_iter().filter_map(|letter| Some((letter.task?, letter.reason))).collect();
+            let failures = letters.into_iter().filter_map(dlq::Letter::failure).collect();
             let work = move || dataset::run(&config, &asked, failures, &mut std::io::stdout());
             let done = tokio::task::spawn_blocking(work).await;
             done.map_err(|_| NodeError::Stopped("finishing the dataset panicked".into()))?
