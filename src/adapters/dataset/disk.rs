@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use super::fs::{FileSystem, SystemFs};
 use super::verify::manifest_files;
-use super::{Attempt, Committed, DatasetStore, StoreError, file_record, hex, safe_key};
+use super::{Attempt, Committed, DatasetStore, StoreError, file_record, safe_key, unique};
 use crate::adapters::failpoint::reach;
 use crate::domain::chip_name::is_safe_stem;
 use crate::domain::manifest::{FileRecord, MAX_BYTES, Manifest};
@@ -439,15 +439,4 @@ pub(super) fn gone(removed: io::Result<()>) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-/// 128 random bits: unique over machines, restarts and pids.
-pub(super) fn unique() -> Result<String, StoreError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|e| StoreError::Io {
-        action: "reading",
-        path: "the system's random numbers".into(),
-        source: io::Error::other(e.to_string()),
-    })?;
-    Ok(hex(&bytes))
 }

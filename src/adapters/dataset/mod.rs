@@ -239,6 +239,17 @@ fn safe_key(key: &TaskKey) -> Result<(), StoreError> {
     if is_safe_run_id(&key.run) { Ok(()) } else { Err(StoreError::UnsafeName(key.run.clone())) }
 }
 
+/// 128 random bits: unique over machines, restarts and pids.
+fn unique() -> Result<String, StoreError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|e| StoreError::Io {
+        action: "reading",
+        path: "the system's random numbers".into(),
+        source: std::io::Error::other(e.to_string()),
+    })?;
+    Ok(hex(&bytes))
+}
+
 /// SHA-256 and length of a file's bytes.
 pub fn file_record(bytes: &[u8]) -> FileRecord {
     use sha2::Digest as _;

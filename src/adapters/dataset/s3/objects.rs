@@ -23,8 +23,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::PutPayload;
 
 use super::door::Door;
-use crate::adapters::dataset::disk::{MARKER, RUN_FILE, unique};
-use crate::adapters::dataset::{Attempt, Committed, StoreError, file_record};
+use crate::adapters::dataset::disk::{MARKER, RUN_FILE};
+use crate::adapters::dataset::{Attempt, Committed, StoreError, file_record, unique};
 use crate::adapters::failpoint::reach;
 use crate::domain::failure::Severity;
 use crate::domain::manifest::{ChipRecord, FileRecord, MAX_BYTES, Manifest};
