@@ -92,6 +92,9 @@ impl DatasetStore for Stalling {
     fn clear(&self, key: &TaskKey) {
         self.disk.clear(key);
     }
+    fn manifests(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        self.disk.manifests(each)
+    }
 }
 
 /// What the child does: master and worker on the embedded broker, until it is killed.

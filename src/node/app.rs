@@ -42,7 +42,7 @@ fn start(invocation: Invocation) -> Result<(), NodeError> {
     crate::adapters::crs::log_gdal_errors();
     match &action {
         Action::Config { explain } => return show_config(&config, *explain),
-        Action::Verify(asked) => return verify::run(asked, &mut std::io::stdout().lock()),
+        Action::Verify(asked) => return verify::run(&config, asked, &mut std::io::stdout().lock()),
         Action::Dataset(asked) if !asked.dead_letters => {
             return dataset::run(&config, asked, Failures::new(), &mut std::io::stdout());
         }
@@ -194,7 +194,11 @@ async fn play(
 /// After the last task there is one thing left to do.
 fn say_next(config: &Config, progress: &Progress) {
     if progress.complete {
-        let command = format!("node dataset finish {}", config.output.dir.display());
+        let dir = config.output.dir.display();
+        let command = match config.output.bucket() {
+            Some(bucket) => format!("aws s3 sync {bucket} DIR && node dataset finish DIR"),
+            None => format!("node dataset finish {dir}"),
+        };
         tracing::info!(command, "the run is complete; this makes the dataset ready for training");
     }
 }

@@ -132,7 +132,7 @@ pub struct Serve {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[group(skip)]
 pub struct Verify {
-    /// The dataset: the directory with images/ and masks/
+    /// The dataset: the directory with images/ and masks/, or s3://BUCKET/PREFIX
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// Mend what can be mended

@@ -15,7 +15,6 @@ use super::dataset_report as report;
 use super::error::NodeError;
 use super::{master, parts};
 use crate::actors::cpu::CpuPool;
-use crate::adapters::dataset::StoreError;
 use crate::adapters::dataset::disk::DiskStore;
 use crate::adapters::finished::FinishError;
 use crate::adapters::finished::classes::{CSV, Counts, Lists};
@@ -116,9 +115,7 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     /// Looks at everything there is; changes nothing.
     fn begin(config: &'a Config, dir: &'a Path, mut failures: Failures) -> Result<Self, NodeError> {
-        if !dir.is_dir() {
-            return Err(StoreError::Missing(dir.display().to_string()).into());
-        }
+        parts::directory(dir)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let pool = CpuPool::new(config.worker.cores(cores)).map_err(|e| NodeError::Stopped(format!("threads: {e}")))?;
         let (pool, classes) = (pool.pool(), parts::classes(config)?);

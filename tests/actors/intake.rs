@@ -207,6 +207,9 @@ impl DatasetStore for Waking {
     fn clear(&self, key: &TaskKey) {
         self.store.clear(key);
     }
+    fn manifests(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        self.store.manifests(each)
+    }
 }
 
 fn system_error(number: i32) -> StoreError {

@@ -74,6 +74,9 @@ impl DatasetStore for Sick {
     fn clear(&self, key: &TaskKey) {
         self.store.clear(key);
     }
+    fn manifests(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        self.store.manifests(each)
+    }
 }
 
 struct Bed {

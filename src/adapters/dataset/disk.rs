@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::fs::{FileSystem, SystemFs};
+use super::verify::manifest_files;
 use super::{Attempt, Committed, DatasetStore, StoreError, file_record, hex, safe_key};
 use crate::adapters::failpoint::reach;
 use crate::domain::chip_name::is_safe_stem;
@@ -455,6 +456,11 @@ impl DatasetStore for DiskStore {
 
     fn abandon(&self, attempt: &Attempt) {
         let dir = self.attempt_dir(attempt);
+        // Committed, and then something failed: what is staged is all there is of the task's chips.
+        let manifest = self.read_manifest(&self.manifest_path(&attempt.key));
+        if manifest.is_ok_and(|there| there.is_some_and(|there| there.attempt == attempt.id)) {
+            return;
+        }
         if let Err(error) = self.fs.remove_dir_all(&dir)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -462,6 +468,15 @@ impl DatasetStore for DiskStore {
         }
         // Only when no other attempt of the task is staged.
         let _ = self.fs.remove_dir(&self.task_staging(&attempt.key));
+    }
+
+    fn manifests(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        for path in manifest_files(self)? {
+            if std::fs::metadata(&path).is_ok_and(|m| m.len() <= MAX_BYTES) {
+                each(&std::fs::read(&path).unwrap_or_default());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -474,7 +489,7 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
 }
 
 /// 128 random bits: unique over machines, restarts and pids.
-fn unique() -> Result<String, StoreError> {
+pub(super) fn unique() -> Result<String, StoreError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|e| StoreError::Io {
         action: "reading",

@@ -115,4 +115,10 @@ impl DatasetStore for MemoryStore {
     fn abandon(&self, attempt: &Attempt) {
         self.state().staged.remove(&attempt.id);
     }
+
+    fn manifests(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        let all: Vec<_> = self.state().manifests.values().map(serde_json::to_vec).collect();
+        all.iter().flatten().for_each(|raw| each(raw));
+        Ok(())
+    }
 }
