@@ -18,6 +18,8 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock rustfmt.toml clippy.toml ./
 COPY config ./config
 COPY src ./src
+# Not built, but Cargo.toml names them.
+COPY benches ./benches
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin node && strip -o /node target/release/node
 

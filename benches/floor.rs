@@ -7,7 +7,8 @@
 //! Contract: reads each needed block once from the local file, decodes it once, cuts each chip once, encodes image
 //! and mask once with the worker's own codecs, and writes both files once, without syncing. The image files must
 //! come out byte for byte as the dataset's, or it panics. One line of JSON: CPU seconds of this thread per step
-//! (median run), bytes and blocks. Trap: masks are taken from the dataset, so rasterising is not in the floor.
+//! (median run), bytes and blocks. Trap: masks and tags are taken from the dataset, so
+//! rasterising is not in the floor.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use gdal::Metadata as _;
 use satellite_pipeline::adapters::geotiff::{Compression, MaskLook, Place, encode_image, encode_mask};
 use satellite_pipeline::adapters::imagery::block::{self, Samples};
 use satellite_pipeline::adapters::imagery::cut::{Cut, Resampling};
@@ -32,6 +34,26 @@ use satellite_pipeline::domain::manifest::{ChipRecord, Manifest};
 use serde_json::json;
 
 const BANDS: [&str; 10] = ["B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12"];
+
+/// Tags of an image, in the order of `domain::chip_tags`.
+const TAGS: [&str; 16] = [
+    "ITEM",
+    "COLLECTION",
+    "DATETIME",
+    "PRODUCT_URI",
+    "BASELINE",
+    "OFFSET_RULE",
+    "OFFSET",
+    "SEASON",
+    "WIDENED",
+    "CLOUD_COVER",
+    "BAD_FRACTION",
+    "NODATA_FRACTION",
+    "PARCEL",
+    "CLASS",
+    "RUN",
+    "SEED",
+];
 
 /// Local files as a source of ranges.
 struct Files;
@@ -59,6 +81,7 @@ fn pread(file: &File, range: &Range<u64>) -> Vec<u8> {
 struct Job {
     record: ChipRecord,
     cuts: Vec<Cut>,
+    tags: Vec<(&'static str, String)>,
     mask: Vec<u8>,
 }
 
@@ -137,7 +160,9 @@ fn jobs(dataset: &Path, cogs: &[Cog]) -> Vec<Job> {
         let mask = gdal::Dataset::open(dataset.join(format!("masks/{}.tif", record.name))).unwrap();
         let size = (record.grid.width as usize, record.grid.height as usize);
         let mask = mask.rasterband(1).unwrap().read_as::<u8>((0, 0), size, size, None).unwrap().data().to_vec();
-        Job { cuts: cogs.iter().map(cut).collect(), mask, record }
+        let image = gdal::Dataset::open(dataset.join(format!("images/{}.tif", record.name))).unwrap();
+        let tags = TAGS.map(|name| (name, image.metadata_item(name, "").unwrap_or_default())).to_vec();
+        Job { cuts: cogs.iter().map(cut).collect(), tags, mask, record }
     };
     manifests.into_iter().flat_map(|m| m.chips).map(job).collect()
 }
@@ -162,7 +187,7 @@ fn make(cogs: &[Cog], needed: &[BTreeSet<u32>], jobs: &[Job], compression: Compr
         }
         held.push(band);
     }
-    for Job { record, cuts, mask } in jobs {
+    for Job { record, cuts, tags, mask } in jobs {
         let plane = record.grid.width as usize * record.grid.height as usize;
         let mut pixels = vec![0u16; plane * cogs.len()];
         for (((cog, cut), blocks), out) in cogs.iter().zip(cuts).zip(&held).zip(pixels.chunks_exact_mut(plane)) {
@@ -170,7 +195,7 @@ fn make(cogs: &[Cog], needed: &[BTreeSet<u32>], jobs: &[Job], compression: Compr
         }
         lap(&mut steps.cut);
         let place = Place { grid: &record.grid, epsg: record.epsg };
-        let metadata = [("ITEM", &*record.item), ("COLLECTION", &*record.collection), ("DATETIME", &*record.datetime)];
+        let metadata: Vec<(&str, &str)> = tags.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let image = encode_image(place, &BANDS, &metadata, &pixels, compression).unwrap();
         let plain = MaskLook { palette: [[0; 3]; 256], names: Vec::new(), nodata: 0 };
         let mask = encode_mask(place, &plain, &[], mask, compression).unwrap();

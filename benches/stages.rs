@@ -209,7 +209,7 @@ fn encode_image_10_bands(bencher: Bencher, codec: &str) {
 
 #[divan::bench]
 fn encode_mask_zstd_1(bencher: Bencher) {
-    let mask = labels().mask(&CHIP, 0, &mut Scratch::default());
+    let (mask, _) = labels().mask(&CHIP, 0, &mut Scratch::default());
     let place = Place { grid: &CHIP, epsg: 32630 };
     let plain = MaskLook { palette: [[9; 3]; 256], names: Vec::new(), nodata: 0 };
     bencher.bench_local(|| encode_mask(place, &plain, &[], &mask, Compression::Zstd(1)).unwrap());

@@ -277,6 +277,12 @@ fn impossible_values_are_refused() {
         "chips.bands = [\"B99\"]",
         "chips.max_nodata_fraction = 1.1",
         "output.dir = \"\"",
+        "output.dir = \"s3://\"",
+        "output.dir = \"s3://No_Bucket/x\"",
+        "output.dir = \"s3://bucket/../x\"",
+        "output.s3_endpoint = \"minio:9000\"",
+        "output.s3_endpoint = \"https://user:secret@minio:9000\"",
+        "output.dir = \"s3://bucket/x\"\noutput.s3_endpoint = \"http://minio:9000\"",
         "output.name_template = \"chip{chip}\"",
         "output.name_template = \"../task{task}_{chip}\"",
         "output.name_template = \"task{task}_{chip}_{colour}\"",
@@ -292,6 +298,9 @@ fn impossible_values_are_refused() {
     }
     for text in [
         "chips.bands = [\"B05\", \"B12\"]\nchips.resolution = 20",
+        "output.dir = \"s3://bucket/es/2023\"\noutput.s3_endpoint = \"https://minio:9000\"",
+        "output.dir = \"s3://bucket\"\noutput.s3_endpoint = \"http://[::1]:9000\"\noutput.s3_allow_http = true",
+        "output.s3_endpoint = \"http://minio:9000\"",
         "output.name_template = \"class{class}_parcel{parcel}\"",
         "output.name_template = \"task{task}_class{class}_chip{chip}\"",
         "sampling.mode = \"basic\"\nsampling.probabilities = {}",

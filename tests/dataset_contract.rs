@@ -1,11 +1,15 @@
-//! What every dataset store promises, tried on the one on disk and on the one in memory.
+//! What every dataset store promises, tried on the one on disk, on the one in memory, and on the one in a bucket.
 //!
-//! Contract: each promise is one function over [`Stage`]; the table at the end runs all of them on both.
-//! Crashes, damage and what only a file system can do are in `dataset_crash.rs`.
+//! Contract: each promise is one function over [`Stage`]; the table at the end runs all of them on all three. Those in
+//! `s3_bucket` need a server (`eval "$(scripts/s3 start)"`) and fail with that remedy without it.
+//! Crashes, damage and what only a file system can do are in `dataset_crash.rs`; deaths between the requests to a bucket
+//! in `dataset_bucket.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "support/chips.rs"]
 mod chips;
+#[path = "support/s3.rs"]
+mod s3_server;
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -13,7 +17,9 @@ use std::sync::Barrier;
 use chips::{RUN, bytes, finish, key, manifest, name, record, stage};
 use satellite_pipeline::adapters::dataset::disk::DiskStore;
 use satellite_pipeline::adapters::dataset::memory::MemoryStore;
+use satellite_pipeline::adapters::dataset::s3::S3Store;
 use satellite_pipeline::adapters::dataset::{Committed, DatasetStore, StoreError};
+use satellite_pipeline::domain::manifest::Manifest;
 use satellite_pipeline::domain::task::TaskKey;
 
 /// Published pairs by name.
@@ -84,6 +90,43 @@ impl Stage for InMemory {
     }
 }
 
+struct InBucket {
+    bucket: s3_server::Bucket,
+    store: S3Store,
+}
+
+impl InBucket {
+    fn new() -> Self {
+        let bucket = s3_server::Bucket::new();
+        let store = S3Store::new(&bucket.settings()).unwrap();
+        Self { bucket, store }
+    }
+}
+
+impl Stage for InBucket {
+    fn store(&self) -> &dyn DatasetStore {
+        &self.store
+    }
+
+    fn pairs(&self) -> Pairs {
+        let (images, mut masks) = (self.bucket.files("images"), self.bucket.files("masks"));
+        let stem = |file: String| file.strip_suffix(".tif").unwrap().to_owned();
+        let pairs = images.into_iter().map(|(file, image)| {
+            let mask = masks.remove(&file).unwrap_or_else(|| panic!("{file} has no mask"));
+            (stem(file), (image, mask))
+        });
+        let pairs = pairs.collect();
+        assert!(masks.is_empty(), "masks without image: {:?}", masks.keys());
+        pairs
+    }
+
+    fn open_attempts(&self) -> usize {
+        let staged = self.bucket.files(&format!(".staging/{RUN}"));
+        let attempts = staged.keys().map(|key| key.rsplit_once('/').unwrap().0.to_owned());
+        attempts.collect::<std::collections::BTreeSet<_>>().len()
+    }
+}
+
 fn expected(worker: &str, task: u64, count: u64) -> Pairs {
     (0..count).map(|chip| name(worker, task, chip)).map(|n| (n.clone(), bytes(&n))).collect()
 }
@@ -137,6 +180,19 @@ fn an_abandoned_attempt_leaves_nothing(on: &dyn Stage) {
     assert_eq!((on.pairs(), on.open_attempts()), (expected("b", 1, 1), 0));
 }
 
+/// A zombie that wakes up and is killed: nobody will get its task again.
+fn tidying_takes_attempts_at_finished_tasks_and_leaves_the_others(on: &dyn Stage) {
+    let store = on.store();
+    finish(store, 1, "a", 2).unwrap();
+    store.begin(&key(1)).unwrap();
+    let (open, manifest) = stage(store, 2, "b", 1).unwrap();
+    assert_eq!(on.open_attempts(), 2);
+    store.tidy();
+    assert_eq!(on.open_attempts(), 1);
+    assert_eq!(store.commit(&open, &manifest).unwrap(), Committed::Ours);
+    assert_eq!((on.pairs().len(), on.open_attempts()), (3, 0));
+}
+
 fn an_attempt_that_was_abandoned_cannot_be_committed(on: &dyn Stage) {
     let (attempt, manifest) = stage(on.store(), 1, "a", 1).unwrap();
     on.store().abandon(&attempt);
@@ -167,6 +223,34 @@ fn names_that_leave_the_directory_are_refused(on: &dyn Stage) {
         assert!(matches!(store.finished(&outside), Err(StoreError::UnsafeName(_))), "{run:?}");
         assert!(matches!(store.begin(&outside), Err(StoreError::UnsafeName(_))), "{run:?}");
     }
+}
+
+fn manifests_are_shown_one_by_one(on: &dyn Stage) {
+    let store = on.store();
+    store.manifests(&mut |_| panic!("nothing is finished")).unwrap();
+    (0..40).for_each(|task| assert_eq!(finish(store, task, "a", task % 2).unwrap(), Committed::Ours));
+    let mut found = Vec::new();
+    store.manifests(&mut |raw| found.push(Manifest::parse(raw).unwrap())).unwrap();
+    found.sort_by_key(|m| m.key.task);
+    assert_eq!(found.len(), 40);
+    for (task, manifest) in found.into_iter().enumerate() {
+        assert_eq!(Some(manifest), store.finished(&key(task as u64)).unwrap());
+    }
+}
+
+fn clearing_a_task_takes_its_attempts_away_and_their_commits_fail(on: &dyn Stage) {
+    let store = on.store();
+    let (slept, manifest) = stage(store, 1, "a", 2).unwrap();
+    store.begin(&key(1)).unwrap();
+    let (other, theirs) = stage(store, 2, "a", 1).unwrap();
+    assert_eq!(store.begin(&key(1)).unwrap().earlier, 2);
+    store.clear(&key(1));
+    assert_eq!(on.open_attempts(), 1, "the other task's");
+    assert!(matches!(store.commit(&slept, &manifest), Err(StoreError::Swept(id)) if id == slept.id));
+    assert_eq!(store.finished(&key(1)).unwrap(), None);
+    assert_eq!(store.begin(&key(1)).unwrap().earlier, 0);
+    assert_eq!(store.commit(&other, &theirs).unwrap(), Committed::Ours);
+    assert_eq!(on.pairs(), expected("a", 2, 1));
 }
 
 fn a_second_run_is_refused(on: &dyn Stage) {
@@ -227,7 +311,7 @@ fn of_many_attempts_at_once_exactly_one_wins(on: &(dyn Stage + Sync)) {
     assert_eq!(on.open_attempts(), 0);
 }
 
-/// Runs every promise on a fresh store of both kinds.
+/// Runs every promise on a fresh store of each kind.
 macro_rules! contract {
     ($($promise:ident),* $(,)?) => {
         mod disk {
@@ -235,6 +319,9 @@ macro_rules! contract {
         }
         mod memory {
             $(#[test] fn $promise() { super::$promise(&super::InMemory(Default::default())); })*
+        }
+        mod s3_bucket {
+            $(#[test] fn $promise() { super::$promise(&super::InBucket::new()); })*
         }
     };
 }
@@ -245,9 +332,12 @@ contract!(
     the_second_attempt_is_told_of_the_first_and_changes_nothing,
     an_abandoned_attempt_leaves_nothing,
     an_attempt_that_was_abandoned_cannot_be_committed,
+    tidying_takes_attempts_at_finished_tasks_and_leaves_the_others,
     staging_a_chip_again_replaces_it,
     names_that_leave_the_directory_are_refused,
     a_second_run_is_refused,
+    manifests_are_shown_one_by_one,
+    clearing_a_task_takes_its_attempts_away_and_their_commits_fail,
     a_name_of_another_task_is_refused_and_nothing_is_half_done,
     of_many_attempts_at_once_exactly_one_wins,
 );

@@ -212,6 +212,19 @@ fn an_attempt_whose_place_was_swept_is_told_so() {
     place.assert_whole("fast", 1, 1);
 }
 
+#[test]
+fn an_attempt_that_is_committed_and_then_fails_keeps_its_files() {
+    let place = Place::new();
+    let (attempt, manifest) = stage(&place.store, 1, "a", 2).unwrap();
+    // The second half of the commit cannot be done: what should be a directory is a file.
+    fs::write(place.path("masks"), "").unwrap();
+    assert_eq!(place.store.commit(&attempt, &manifest).unwrap_err().severity(), Severity::Fatal);
+    place.store.abandon(&attempt);
+    fs::remove_file(place.path("masks")).unwrap();
+    assert_eq!(place.finished_by_another_node(1), Some(manifest));
+    place.assert_whole("a", 1, 2);
+}
+
 /// One kind of damage, what `verify` must say, and whether the task is lost.
 type Damage = (&'static str, fn(&Place), fn(&Place) -> Vec<Finding>, &'static [u64]);
 

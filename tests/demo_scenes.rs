@@ -118,22 +118,42 @@ fn files_are_tiled_compressed_and_have_overviews() {
 
 #[test]
 fn pixels_differ_by_season_and_the_raw_scene_keeps_its_offset() {
+    let ordinary = |dn: u16| (1..=16_000).contains(&dn);
     let mean = |id: &str, asset: &str| {
         let (path, json) = items().remove(id).unwrap();
         let file = path.parent().unwrap().join(json["assets"][asset]["href"].as_str().unwrap());
         let pixels = Dataset::open(file).unwrap().rasterband(1).unwrap().read_band_as::<u16>().unwrap();
-        assert!(pixels.data().iter().all(|&dn| (1..=16_000).contains(&dn)));
-        let lowest = *pixels.data().iter().min().unwrap();
-        (pixels.data().iter().map(|&dn| f64::from(dn)).sum::<f64>() / pixels.len() as f64, lowest)
+        assert!(pixels.data().iter().all(|&dn| ordinary(dn)));
+        let dark = pixels.data().iter().filter(|&&dn| dn <= 1000).count();
+        let share = dark as f64 / pixels.len() as f64;
+        (pixels.data().iter().map(|&dn| f64::from(dn)).sum::<f64>() / pixels.len() as f64, share)
     };
     let (spring, summer) = (mean("S2B_30TYM_20230425_0_L2A", "red"), mean("S2A_30TYM_20230724_0_L2A", "red"));
     assert!(summer.0 > spring.0 + 150.0, "{summer:?} {spring:?}");
-    assert!(spring.1 < 1000 && mean("S2B_30TYM_20230614_0_L2A", "red").1 > 1000);
+    let raw = mean("S2B_30TYM_20230614_0_L2A", "red");
+    assert!(spring.1 > 0.3 && raw.0 > spring.0 + 700.0, "{spring:?} {raw:?}");
+    assert!(raw.1 > 0.0005 && raw.1 < 0.05, "only deep shade lies below the offset: {raw:?}");
     let flag = |id: &str| items()[id].1["properties"]["earthsearch:boa_offset_applied"].clone();
     assert_eq!((flag("S2B_30TYM_20230614_0_L2A"), flag("S2A_30TYM_20230724_0_L2A")), (false.into(), true.into()));
     assert_eq!(flag("S2B_30TYM_20230425_0_L2A"), false, "and that is not true");
     let uri = |id: &str| items()[id].1["properties"]["s2:product_uri"].clone();
     assert_eq!(uri("S2B_30TYM_20230425_0_L2A"), uri("S2B_30TYM_20230425_1_L2A"));
+}
+
+#[test]
+fn deep_shade_wrapped_around_where_the_archive_did_not_look() {
+    for (id, (path, json)) in items() {
+        let pixels = |asset: &str| {
+            let file = path.parent().unwrap().join(json["assets"][asset]["href"].as_str().unwrap());
+            Dataset::open(file).unwrap().rasterband(1).unwrap().read_band_as::<u16>().unwrap()
+        };
+        let (swir, classes) = (pixels("swir16"), pixels("scl"));
+        let wrapped = swir.data().iter().filter(|&&dn| dn > 65_000).count();
+        assert_eq!(wrapped > 0, id.contains("20231012"), "{id}: {wrapped}");
+        let both = swir.data().iter().zip(classes.data()).filter(|(dn, class)| **dn > 65_000 && **class == 2).count();
+        assert_eq!(wrapped, both, "{id}: all of it is dark to the classification");
+        assert!(swir.data().iter().all(|&dn| dn > 0), "{id}: and none of it is nodata");
+    }
 }
 
 #[test]
@@ -144,7 +164,8 @@ fn prepared_inputs_are_the_same_again_and_reused() {
     assert!(made.parcels > 150, "{}", made.parcels);
     for file in files(&made.scenes_root, "tif") {
         let other = SCENES.join(file.strip_prefix(&made.scenes_root).unwrap());
-        assert!(std::fs::read(&file).unwrap() == std::fs::read(&other).unwrap(), "{}", file.display());
+        let same = std::fs::read(&file).unwrap() == std::fs::read(&other).unwrap();
+        assert_eq!(same, !file.to_str().unwrap().contains("20231012"), "{}", file.display());
     }
     let again = prepare(dir.path(), Size::Tiny, SEED).unwrap();
     assert!(again.reused && (again.parcels, again.items) == (made.parcels, made.items));

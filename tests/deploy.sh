@@ -68,5 +68,18 @@ ports = {p["containerPort"] for c in pods.values() for p in c["ports"]}
 assert ports == {int(run["metrics"]["listen"].rsplit(":", 1)[1])}, ports
 print("compose, Prometheus and pods agree on where metrics are")
 PY
+
+# The image is not built here; what its first stage copies must at least be a package that cargo understands, and
+# be let in by .dockerignore.
+mkdir "$ROOT/src"
+while read -r path; do
+    grep -qxF "!$path" .dockerignore || { echo "Dockerfile copies $path, which .dockerignore keeps out" && exit 1; }
+    cp -r "$path" "$ROOT/src/"
+done < <(sed -n '/ AS build/,/^FROM/s/^COPY \(.*\) [^ ]*$/\1/p' Dockerfile | tr ' ' '\n')
+# Cargo looks for the files of all targets before it misses this one.
+said=$(cargo build --locked --manifest-path "$ROOT/src/Cargo.toml" --bin none 2>&1 || true)
+[[ $said == *'no bin target named'* ]] || { printf '%s\n' "$said" && exit 1; }
+echo "the sources of the image are complete"
+
 "${NODE:-target/debug/node}" config --config deploy/kubernetes/run.toml >/dev/null
 echo "deploy/kubernetes/run.toml is a valid configuration"

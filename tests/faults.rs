@@ -24,6 +24,7 @@ use satellite_pipeline::adapters::dataset::disk::DiskStore;
 use satellite_pipeline::adapters::dataset::verify::{Finding, verify};
 use satellite_pipeline::adapters::failpoint::POINTS;
 use satellite_pipeline::demo::server::{Fault, FaultKind};
+use satellite_pipeline::domain::band::Band;
 use serde_json::Value;
 
 /// The dataset nobody disturbed.
@@ -74,6 +75,9 @@ impl Account {
         }
         self.lost += planned.keys().filter(|id| !said.contains_key(id)).count() + cluster.read("dlq").len();
         self.duplicated += double.len() + said.values().filter(|s| s.len() > 1).count();
+        for finding in &other {
+            println!("{finding}");
+        }
         self.orphaned += other.len();
         self.runs += 1;
         self.tasks += planned.len();
@@ -203,24 +207,23 @@ fn kafka_workers_killed_from_outside_at_random_while_others_go_on() {
     account.show("killed from outside");
 }
 
-/// Every trouble a server can make, some times each, for nodes that try often enough.
+/// Every trouble a server can make, for nodes that try often enough: no file and no search meets more of it than it is
+/// tried again, however the requests of tasks fall together. The kinds take turns over the bands.
 fn make_trouble(cluster: &mut Cluster) {
-    let kinds = [
-        FaultKind::Status(503, Some(1)),
-        FaultKind::Status(429, Some(1)),
-        FaultKind::Status(500, None),
-        FaultKind::Reset,
-        FaultKind::Truncate,
-        FaultKind::WrongRange,
-        FaultKind::Slow(400),
-        FaultKind::Drip(100),
-    ];
-    cluster.world.set("imagery.retries", "6").set("stac.retries", "6").set("imagery.read_timeout_s", "2");
-    for (i, kind) in kinds.into_iter().enumerate() {
-        let of_images = matches!(kind, FaultKind::WrongRange | FaultKind::Truncate | FaultKind::Drip(_));
-        let path = if of_images { "*.tif" } else { "*" };
-        cluster.server.fault(Fault { path: path.into(), kind, times: 3 + i as u32 });
+    let anywhere = [FaultKind::Status(503, Some(1)), FaultKind::Status(429, Some(1)), FaultKind::Status(500, None)];
+    let of_images = [FaultKind::Reset, FaultKind::Truncate, FaultKind::WrongRange, FaultKind::Drip(100)];
+    let kinds: Vec<FaultKind> = anywhere.into_iter().chain(of_images).collect();
+    let fault = |path: String, kind| cluster.server.fault(Fault { path, kind, times: 1 });
+    for kind in anywhere.into_iter().chain([FaultKind::Reset]) {
+        fault("*search*".into(), kind);
     }
+    for (i, band) in Band::ALL.iter().enumerate() {
+        for kind in kinds.iter().cycle().skip(i).take(4) {
+            fault(format!("*/{}.tif", band.name()), *kind);
+        }
+    }
+    cluster.server.fault(Fault { path: "*".into(), kind: FaultKind::Slow(400), times: 12 });
+    cluster.world.set("imagery.retries", "6").set("stac.retries", "6").set("imagery.read_timeout_s", "2");
 }
 
 #[test]

@@ -204,11 +204,24 @@ async fn damage_ends_as_an_error_of_that_block() {
     }
 }
 
+/// A little-endian TIFF's first `length` bytes: the header and one directory of (tag, type, count, value).
+fn directory(entries: [(u16, u16, u32, u32); 9], length: usize) -> Vec<u8> {
+    let mut tiff = b"II*\0\x08\0\0\0".to_vec();
+    tiff.extend((entries.len() as u16).to_le_bytes());
+    for (tag, kind, count, value) in entries {
+        tiff.extend(tag.to_le_bytes());
+        tiff.extend(kind.to_le_bytes());
+        tiff.extend(count.to_le_bytes());
+        tiff.extend(value.to_le_bytes());
+    }
+    tiff.resize(length, 0);
+    tiff
+}
+
 /// Bytes of a directory that claims 1,000,000 x 1,000,000 pixels in blocks of 16: refused before any
 /// table of that size is allocated.
 #[tokio::test]
 async fn a_monstrous_header_is_refused() {
-    let mut tiff = b"II*\0\x08\0\0\0".to_vec();
     let entries: [(u16, u16, u32, u32); 9] = [
         (256, 4, 1, 1_000_000),
         (257, 4, 1, 1_000_000),
@@ -220,14 +233,7 @@ async fn a_monstrous_header_is_refused() {
         (324, 4, 3_906_250_000, 200),
         (325, 4, 3_906_250_000, 200),
     ];
-    tiff.extend((entries.len() as u16).to_le_bytes());
-    for (tag, kind, count, value) in entries {
-        tiff.extend(tag.to_le_bytes());
-        tiff.extend(kind.to_le_bytes());
-        tiff.extend(count.to_le_bytes());
-        tiff.extend(value.to_le_bytes());
-    }
-    tiff.resize(4096, 0);
+    let tiff = directory(entries, 4096);
     let error = reader(tiff).open("x.tif").await.unwrap_err();
     assert_eq!(error.severity(), Severity::Permanent, "{error}");
 }
@@ -241,35 +247,25 @@ async fn a_zip_bomb_of_a_block_is_a_corrupt_block() {
     let mut bomb = vec![0; deflater.zlib_compress_bound(inflated.len())];
     let n = deflater.zlib_compress(&inflated, &mut bomb).unwrap();
     bomb.truncate(n);
-    let entries: [(u16, u16, u32, u32); 9] = [
-        (256, 4, 1, 16),
-        (257, 4, 1, 16),
-        (258, 3, 1, 16),
-        (259, 3, 1, 8),
-        (262, 3, 1, 1),
-        (322, 4, 1, 16),
-        (323, 4, 1, 16),
-        (324, 4, 1, 512),
-        (325, 4, 1, n as u32),
-    ];
-    let directory = |bytes: u32| {
-        let mut tiff = b"II*\0\x08\0\0\0".to_vec();
-        tiff.extend((entries.len() as u16).to_le_bytes());
-        for (tag, kind, count, value) in entries {
-            tiff.extend(tag.to_le_bytes());
-            tiff.extend(kind.to_le_bytes());
-            tiff.extend(count.to_le_bytes());
-            tiff.extend(if tag == 325 { bytes } else { value }.to_le_bytes());
-        }
-        tiff.resize(512, 0);
-        tiff.extend(&bomb);
-        tiff
+    let bomb_of = |claimed: u32| {
+        let entries = [
+            (256, 4, 1, 16),
+            (257, 4, 1, 16),
+            (258, 3, 1, 16),
+            (259, 3, 1, 8),
+            (262, 3, 1, 1),
+            (322, 4, 1, 16),
+            (323, 4, 1, 16),
+            (324, 4, 1, 512),
+            (325, 4, 1, claimed),
+        ];
+        [directory(entries, 512), bomb.clone()].concat()
     };
     // As large as it says it is: more than 512 bytes can need, refused with the header.
-    let refused = reader(directory(n as u32)).open("x.tif").await.unwrap_err();
+    let refused = reader(bomb_of(n as u32)).open("x.tif").await.unwrap_err();
     assert!(n > 4096 && refused.to_string().contains("more than the"), "{n}: {refused}");
     // And one that says it is small: the stream does not end where the block does.
-    let imagery = reader(directory(600));
+    let imagery = reader(bomb_of(600));
     let cog = imagery.open("x.tif").await.unwrap();
     let error = imagery.blocks(&cog, &[0]).await.remove(&0).unwrap().unwrap_err();
     assert!(matches!(error, ImageryError::Block { .. }), "{error}");

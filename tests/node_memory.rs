@@ -89,8 +89,14 @@ impl DatasetStore for Stalling {
     fn abandon(&self, attempt: &Attempt) {
         self.disk.abandon(attempt);
     }
+    fn tidy(&self) {
+        self.disk.tidy();
+    }
     fn clear(&self, key: &TaskKey) {
         self.disk.clear(key);
+    }
+    fn manifests(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        self.disk.manifests(each)
     }
 }
 

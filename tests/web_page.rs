@@ -124,7 +124,7 @@ async fn the_page_is_complete_without_scripts() {
         assert!(page.body.contains(text), "{text} in {}", page.body);
     }
     assert!(page.body.contains("<noscript><meta http-equiv=\"refresh\""), "{}", page.body);
-    assert!(page.body.contains("output.dir is not on this machine"), "no pictures, and the page says why");
+    assert!(page.body.contains("output.dir is no directory of this machine"), "no pictures, and the page says why");
     let one = get(at, "/tasks/3").await;
     assert!(one.body.contains("Why it failed") && one.body.contains("node dlq replay"), "{}", one.body);
     let list = get(at, "/tasks?state=done&per_page=1").await;

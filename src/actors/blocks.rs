@@ -14,7 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
+use super::hosts::Hosts;
 use super::retry::{GiveUp, RetryPolicy, retry_on};
+use crate::adapters::http::host_of;
 use crate::adapters::imagery::block::Samples;
 use crate::adapters::imagery::cut::Cut;
 use crate::adapters::imagery::header::Cog;
@@ -35,7 +37,7 @@ pub struct BlockReader {
     /// Retries of fetches.
     pub retry: RetryPolicy,
     /// Whether the image hosts answer at all.
-    pub health: Arc<Health>,
+    pub hosts: Arc<Hosts>,
 }
 
 /// Files of one scene, each with its grid.
@@ -83,7 +85,7 @@ impl BlockReader {
             let missing = || Failure::permanent("pixels", format!("item {} has no asset for {band}", scene.id));
             let asset = scene.asset(*band).ok_or_else(|| GiveUp::Failed(missing()))?;
             let header = || async { self.imagery.open(&asset.href).await.map_err(|e| e.failure()) };
-            let cog = retry_on(&self.health, self.retry, cancel, header).await?;
+            let cog = retry_on(&self.hosts.of(&asset.href), self.retry, cancel, header).await?;
             let grid = place(scene, *band, &cog, asset.grid).map_err(GiveUp::Failed)?;
             Ok::<_, GiveUp>((cog, grid))
         };
@@ -117,42 +119,87 @@ impl BlockReader {
     pub(super) async fn fetch(&self, files: &Files, batch: Batch, cancel: &CancellationToken) -> Result<Held, GiveUp> {
         let permits = (batch.bytes.div_ceil(1 << 20) as u32).clamp(1, self.batch_mb);
         let memory = self.memory.clone().acquire_many_owned(permits).await.ok();
-        let damaged: HashSet<(usize, u32)> = HashSet::new();
-        let state = Mutex::new((batch.wanted, vec![HashMap::new(); files.len()], HashMap::new(), damaged));
-        let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts: BTreeMap<String, (Arc<Health>, Vec<Part>)> = BTreeMap::new();
+        for (file, ((cog, _), left)) in files.iter().zip(batch.wanted).enumerate() {
+            let health = || (self.hosts.of(&cog.href), Vec::new());
+            hosts.entry(host_of(&cog.href)).or_insert_with(health).1.push(Part::new(file, cog.clone(), left));
+        }
+        let reads = hosts.into_values().map(|(health, parts)| self.read(health, parts, cancel));
+        let mut blocks = vec![HashMap::new(); files.len()];
+        let mut errors = HashMap::new();
+        for parts in join_all(reads).await {
+            for part in parts? {
+                blocks[part.file] = part.held;
+                errors.extend(part.errors.into_iter().map(|(block, why)| ((part.file, block), why)));
+            }
+        }
+        Ok(Held { blocks: Arc::new(blocks), errors, _memory: memory })
+    }
+
+    /// What is wanted of the files of one host.
+    async fn read(
+        &self,
+        health: Arc<Health>,
+        parts: Vec<Part>,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Part>, GiveUp> {
+        let parts = Mutex::new(parts);
+        let lock = || parts.lock().unwrap_or_else(PoisonError::into_inner);
         let attempt = || async {
-            let asking = lock().0.clone();
-            let reads = files.iter().zip(&asking).map(|((cog, _), blocks)| self.imagery.blocks(cog, blocks));
+            let asking: Vec<(Arc<Cog>, Vec<u32>)> = lock().iter().map(|p| (p.cog.clone(), p.left.clone())).collect();
+            let reads = asking.iter().map(|(cog, blocks)| self.imagery.blocks(cog, blocks));
             let answers: Vec<HashMap<u32, BlockResult>> = join_all(reads).await;
             let mut again = None;
-            let (left, held, errors, damaged) = &mut *lock();
-            for (file, answer) in answers.into_iter().enumerate() {
-                left[file].clear();
-                for (index, result) in answer {
-                    match result {
-                        Ok(samples) => {
-                            self.health.works();
-                            held[file].insert(index, samples);
-                        }
-                        Err(error @ ImageryError::Block { .. }) if damaged.insert((file, index)) => {
-                            left[file].push(index);
-                            again = Some(Failure::transient("pixels", error.to_string()));
-                        }
-                        Err(error) if error.severity() == Severity::Permanent => {
-                            errors.insert((file, index), error.to_string());
-                        }
-                        Err(error) => {
-                            left[file].push(index);
-                            again = Some(error.failure());
-                        }
-                    }
-                }
+            for (part, answer) in lock().iter_mut().zip(answers) {
+                again = part.take(answer, &health).or(again);
             }
             again.map_or(Ok(()), Err)
         };
-        retry_on(&self.health, self.retry, cancel, attempt).await?;
-        let (_, held, errors, _) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(Held { blocks: Arc::new(held), errors, _memory: memory })
+        retry_on(&health, self.retry, cancel, attempt).await?;
+        Ok(parts.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What a batch wants of one file, and has of it.
+struct Part {
+    file: usize,
+    cog: Arc<Cog>,
+    left: Vec<u32>,
+    held: HashMap<u32, Arc<Samples>>,
+    errors: HashMap<u32, String>,
+    /// Blocks that did not decode once.
+    damaged: HashSet<u32>,
+}
+
+impl Part {
+    fn new(file: usize, cog: Arc<Cog>, left: Vec<u32>) -> Self {
+        Self { file, cog, left, held: HashMap::new(), errors: HashMap::new(), damaged: HashSet::new() }
+    }
+
+    /// Sorts an answer; a failure when some blocks are worth another attempt.
+    fn take(&mut self, answer: HashMap<u32, BlockResult>, health: &Health) -> Option<Failure> {
+        self.left.clear();
+        let mut again = None;
+        for (index, result) in answer {
+            match result {
+                Ok(samples) => {
+                    health.works();
+                    self.held.insert(index, samples);
+                }
+                Err(error @ ImageryError::Block { .. }) if self.damaged.insert(index) => {
+                    self.left.push(index);
+                    again = Some(Failure::transient("pixels", error.to_string()));
+                }
+                Err(error) if error.severity() == Severity::Permanent => {
+                    self.errors.insert(index, error.to_string());
+                }
+                Err(error) => {
+                    self.left.push(index);
+                    again = Some(error.failure());
+                }
+            }
+        }
+        again
     }
 }
 

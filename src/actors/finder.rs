@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::cpu::CpuPool;
 use super::health::Health;
+use super::hosts::Hosts;
 use super::messages::{ChipPlan, Job};
 use super::retry::{GiveUp, RetryPolicy, retry_on};
 use crate::adapters::catalog::{Catalog, CatalogError};
@@ -49,7 +50,7 @@ pub struct Finder {
     /// Whether the catalog answers at all.
     pub health: Arc<Health>,
     /// Whether the image hosts do.
-    pub image_health: Arc<Health>,
+    pub image_hosts: Arc<Hosts>,
     /// Where coordinates are transformed.
     pub cpu: CpuPool,
 }
@@ -137,7 +138,7 @@ impl Finder {
             return Ok(asset.grid);
         }
         let open = || async { self.imagery.open(&asset.href).await.map_err(|e| e.failure()) };
-        match retry_on(&self.image_health, self.retry, &job.cancel, open).await {
+        match retry_on(&self.image_hosts.of(&asset.href), self.retry, &job.cancel, open).await {
             Ok(cog) => Ok(cog.grid),
             Err(GiveUp::Failed(f)) if f.severity == Severity::Permanent => {
                 tracing::warn!(item = scene.id, "left out: {}", f.reason);

@@ -1,10 +1,10 @@
-//! Whether a service (the STAC API, the image host) is answering at all: the node's circuit breaker.
+//! Whether a service (the STAC API, one of the image hosts) is answering at all: its circuit breaker in this node.
 //!
 //! Contract: a task may fail because of a service only while that service works for others. When nothing
 //! has succeeded since a task's first attempt, the service is down: the circuit opens, tasks are held
 //! instead of failed, and one probe at a time is let through until one succeeds. After `patience` without
 //! any success the failure becomes fatal: the node stops and leaves its tasks to be delivered again.
-//! A service that can be asked for something else (the image host: for a file that worked) is asked before
+//! A service that can be asked for something else (an image host: for a file that worked) is asked before
 //! it is called down, because one sick file is not a sick host.
 //! Trap: an answer such as 404 is a success here: the service is there.
 
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 /// One service's state, shared by all tasks of the node.
 pub struct Health {
-    name: &'static str,
+    name: String,
     patience: Duration,
     ask: Option<Question>,
     state: Mutex<State>,
@@ -35,8 +35,8 @@ struct State {
 
 impl Health {
     /// A service that is believed to work; `patience`: the longest outage that is waited out.
-    pub fn new(name: &'static str, patience: Duration) -> Self {
-        Self { name, patience, ask: None, state: Mutex::default(), probe: Semaphore::new(1) }
+    pub fn new(name: impl Into<String>, patience: Duration) -> Self {
+        Self { name: name.into(), patience, ask: None, state: Mutex::default(), probe: Semaphore::new(1) }
     }
 
     /// The same, for a service that can be asked for something else.
@@ -66,8 +66,8 @@ impl Health {
     }
 
     /// Name of the service, for messages.
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The longest outage that is waited out.
@@ -80,7 +80,7 @@ impl Health {
         let mut state = self.state();
         state.worked = Some(Instant::now());
         if let Some(since) = state.open_since.take() {
-            tracing::info!(service = self.name, outage_s = since.elapsed().as_secs(), "answers again");
+            tracing::info!(service = self.name.as_str(), outage_s = since.elapsed().as_secs(), "answers again");
         }
     }
 
@@ -94,7 +94,7 @@ impl Health {
         let mut state = self.state();
         if state.open_since.is_none() {
             state.open_since = Some(Instant::now());
-            tracing::warn!(service = self.name, "is not answering; tasks wait for it: {reason}");
+            tracing::warn!(service = self.name.as_str(), "is not answering; tasks wait for it: {reason}");
         }
     }
 

@@ -4,6 +4,7 @@ pub mod blocks;
 pub mod cpu;
 pub mod finder;
 pub mod health;
+pub mod hosts;
 pub mod intake;
 pub mod lane;
 pub mod messages;

@@ -11,7 +11,7 @@ use quick_cache::sync::Cache;
 use tokio_util::sync::CancellationToken;
 
 use super::cpu::CpuPool;
-use super::health::Health;
+use super::hosts::Hosts;
 use super::retry::{GiveUp, RetryPolicy, retry_on};
 use crate::adapters::imagery::Imagery;
 use crate::adapters::imagery::overview::Overview;
@@ -40,12 +40,12 @@ impl Offsets {
     /// What is done with a scene's DNs. `bands` are those of a chip: the first is looked at where there is no blue one.
     ///
     /// # Errors
-    /// [`GiveUp`] when the image host does not answer.
+    /// [`GiveUp`] when an image host does not answer.
     pub async fn of(
         &self,
         scene: &Scene,
         bands: &[Band],
-        health: &Health,
+        hosts: &Hosts,
         policy: RetryPolicy,
         cancel: &CancellationToken,
     ) -> Result<Offset, GiveUp> {
@@ -56,7 +56,7 @@ impl Offsets {
             let overview = async |band: Option<Band>| -> Result<Option<Overview>, GiveUp> {
                 let Some(asset) = band.and_then(|band| scene.asset(band)) else { return Ok(None) };
                 let read = || async { self.imagery.overview(&asset.href).await.map_err(|e| e.failure()) };
-                match retry_on(health, policy, cancel, read).await {
+                match retry_on(&hosts.of(&asset.href), policy, cancel, read).await {
                     Ok(overview) => Ok(Some(overview)),
                     Err(GiveUp::Failed(f)) if f.severity == Severity::Permanent => {
                         tracing::warn!(item = scene.id, "no overview: {}", f.reason);

@@ -202,8 +202,8 @@ impl Pixels {
     ) -> Result<(), GiveUp> {
         let job = fan.job();
         let Some(files) = self.files(fan, scene, &self.bands, &mut group, waiting).await? else { return Ok(()) };
-        let (health, retry) = (&self.reader.health, self.reader.retry);
-        let offset = match self.offsets.of(scene, &self.bands, health, retry, &job.cancel).await {
+        let (hosts, retry) = (&self.reader.hosts, self.reader.retry);
+        let offset = match self.offsets.of(scene, &self.bands, hosts, retry, &job.cancel).await {
             Ok(offset) => offset,
             Err(error) => {
                 waiting.extend(group);

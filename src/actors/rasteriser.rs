@@ -119,8 +119,7 @@ impl Encoding {
         let make =
             |parcels: &[Parcel]| self.index(parcels, epsg).map_err(|e| Failure::permanent("rasteriser", e.to_string()));
         let labels = fan.labels(epsg, make).map_err(ChipOutcome::Broken)?;
-        let mut scratch = Scratch::default();
-        let mask = labels.mask(&grid, self.labels.unlabelled, &mut scratch);
+        let (mask, burnt) = labels.mask(&grid, self.labels.unlabelled, &mut Scratch::default());
         let counts = histogram(&mask);
         let share = 1.0 - f64::from(counts[usize::from(self.labels.unlabelled)]) / mask.len().max(1) as f64;
         if share == 0.0 || share < self.labels.min_share {
@@ -136,7 +135,7 @@ impl Encoding {
                 detail,
             }));
         }
-        provenance.parcels = labels.parcels(&grid, &mut scratch);
+        provenance.parcels = burnt;
         let place = Place { grid: &grid, epsg };
         let bands: Vec<&str> = self.bands.iter().map(|b| b.name()).collect();
         let datetime = from.scene.datetime.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);

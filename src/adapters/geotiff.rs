@@ -4,7 +4,7 @@
 //! descriptions, scale [`SCALE`]; mask = uint8, one tile, palette, names of the values as tags of its band. CRS by EPSG code and transform as GeoTIFF 1.1
 //! keys, PixelIsArea. Equal input gives equal bytes: no clock, no path, no host in the file.
 //! The directory is written by crate `tiff`'s low-level writer; tiles are compressed here because its own
-//! encoder is ten times slower. Trap: `write_data` aligns nothing, so tiles come first, tags last.
+//! encoder is ten times slower; with DEFLATE 1 by [`super::deflate`], which knows what differences of pixels look like. Trap: `write_data` aligns nothing, so tiles come first, tags last.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -13,6 +13,7 @@ use std::io::{Cursor, Seek, Write};
 use tiff::encoder::{DirectoryEncoder, TiffEncoder, TiffKindStandard};
 use tiff::tags::Tag;
 
+use super::deflate::Deflater;
 use crate::domain::scene::PixelGrid;
 
 /// Compression of the written tiles.
@@ -90,10 +91,14 @@ pub fn encode_image(
     let mut dir = tiff.image_directory()?;
     let (mut offsets, mut counts) = (Vec::new(), Vec::new());
     for plane in pixels.chunks_exact(width * height) {
-        SCRATCH.with_borrow_mut(|Scratch { plane: residuals, tile }| {
+        SCRATCH.with_borrow_mut(|Scratch { plane: residuals, tile, deflater }| {
             let raw = if compression == Compression::None { plane } else { differences(plane, width, residuals) };
-            compress(bytemuck::cast_slice(raw), compression, tile)?;
-            offsets.push(offset32(dir.write_data(&**tile)?)?);
+            let raw = bytemuck::cast_slice(raw);
+            let tile = match compression {
+                Compression::Deflate(1) => deflater.zlib(raw, 2 * width),
+                _ => compress(raw, compression, tile)?,
+            };
+            offsets.push(offset32(dir.write_data(tile)?)?);
             counts.push(offset32(tile.len() as u64)?);
             Ok::<_, EncodeError>(())
         })?;
@@ -132,8 +137,8 @@ pub fn encode_mask(
     let mut tiff = TiffEncoder::new(&mut out)?;
     let mut dir = tiff.image_directory()?;
     let (offset, count) = SCRATCH.with_borrow_mut(|Scratch { tile, .. }| {
-        compress(pixels, compression, tile)?;
-        Ok::<_, EncodeError>((offset32(dir.write_data(&**tile)?)?, offset32(tile.len() as u64)?))
+        let tile = compress(pixels, compression, tile)?;
+        Ok::<_, EncodeError>((offset32(dir.write_data(tile)?)?, offset32(tile.len() as u64)?))
     })?;
     common_tags(&mut dir, place, compression, &[offset], &[count])?;
     dir.write_tag(Tag::BitsPerSample, 8u16)?;
@@ -239,11 +244,12 @@ fn escape(text: &str) -> String {
     out
 }
 
-/// Buffers of one tile, kept per thread: 260 KiB for chips of 256 pixels.
+/// Buffers of one tile, kept per thread: half a MiB for chips of 256 pixels.
 #[derive(Default)]
 struct Scratch {
     plane: Vec<u16>,
     tile: Vec<u8>,
+    deflater: Deflater,
 }
 
 thread_local! {
@@ -253,7 +259,7 @@ thread_local! {
 }
 
 /// Compresses one tile into `out`, which holds nothing else afterwards; codec states are kept per thread.
-fn compress(raw: &[u8], compression: Compression, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+fn compress<'a>(raw: &[u8], compression: Compression, out: &'a mut Vec<u8>) -> Result<&'a [u8], EncodeError> {
     let failed = |e: &dyn std::fmt::Display| EncodeError::Codec(e.to_string());
     out.clear();
     match compression {
@@ -281,7 +287,7 @@ fn compress(raw: &[u8], compression: Compression, out: &mut Vec<u8>) -> Result<(
             Ok::<_, EncodeError>(())
         })?,
     }
-    Ok(())
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -302,7 +308,9 @@ mod tests {
     #[test]
     fn gdal_reads_every_compression_back() {
         let dir = tempfile::tempdir().unwrap();
-        for compression in [Compression::None, Compression::Deflate(1), Compression::Zstd(1), Compression::Zstd(3)] {
+        let deflates = [1, 6].map(Compression::Deflate);
+        let zstds = [1, 3].map(Compression::Zstd);
+        for compression in [Compression::None].into_iter().chain(deflates).chain(zstds) {
             let place = Place { grid: &GRID, epsg: 32633 };
             let bytes = encode_image(place, &["B02", "B<3"], &[("ITEM", "S2A & B")], &pixels(2), compression).unwrap();
             let path = dir.path().join("chip.tif");

@@ -4,6 +4,7 @@ pub mod broker;
 pub mod catalog;
 pub mod crs;
 pub mod dataset;
+pub mod deflate;
 pub mod failpoint;
 pub mod finished;
 pub mod geotiff;

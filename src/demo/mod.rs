@@ -7,6 +7,7 @@
 mod cog;
 pub mod contact_sheet;
 mod crops;
+mod dark;
 mod error;
 mod item;
 mod labels;

@@ -1,9 +1,11 @@
 //! Paints one date of one scene: ten bands and the scene classification.
 //!
 //! Contract: a pure function of region seed, labels, date and sky, whatever the number of threads.
-//! Units: DN = reflectance x 10,000, 1 to 16000, 0 where the orbit did not see; 20 m bands are means of four pixels.
+//! Units: DN = reflectance x 10,000, 1 to 16000 (or what [`Underflow`] makes of deep shade), 0 where the orbit did not see;
+//! 20 m bands are means of four pixels.
 //! Trap: bands come in the order B02 B03 B04 B08 (10 m) B05 B06 B07 B8A B11 B12 (20 m).
 
+use super::dark::{Underflow, is_dark};
 use super::labels::{FIRST_PARCEL, Labels, TRACK, WILD};
 use super::noise::{fractal, mix2, smooth, unit, white};
 use super::region::{Plane, RIVER, Region, river_distance};
@@ -49,6 +51,8 @@ pub(super) struct Painter<'a> {
     pub(super) sky: Sky,
     /// Added to every valid DN: 1000 for a scene whose offset was not removed.
     pub(super) offset: f32,
+    /// What deep shade became; `None`: there is none.
+    pub(super) underflow: Option<Underflow>,
     /// Seed of the sensor's noise; differs per scene.
     pub(super) noise: u64,
 }
@@ -150,15 +154,41 @@ impl Painter<'_> {
                 5
             };
             out.scl[column] = air.classify(below);
+            if let Some(kind) =
+                self.underflow.filter(|_| out.scl[column] == below && is_dark(self.region.seed, self.plane([x, y])))
+            {
+                self.shade(kind, pair, column, &mut out);
+            }
         }
         out
+    }
+
+    /// Puts one 20 m pixel into deep shade: class 2 of the classification, and every band below zero.
+    fn shade(&self, kind: Underflow, pair: usize, column: usize, out: &mut RowPair) {
+        out.scl[column] = 2;
+        for (band, rows) in out.bands.iter_mut().enumerate() {
+            let noise = self.noise ^ (band as u64);
+            if band >= FINE_BANDS {
+                rows[column] = kind.digital(noise, pair, column);
+                continue;
+            }
+            for quarter in 0..4 {
+                let (row, col) = (2 * pair + quarter / 2, 2 * column + quarter % 2);
+                rows[quarter / 2 * self.labels.width + col] = kind.digital(noise, row, col);
+            }
+        }
+    }
+
+    /// A place of the scene in the region's plane.
+    fn plane(&self, [e, n]: [f64; 2]) -> [f64; 2] {
+        let m = &self.to_plane;
+        [m[0] + m[1] * e + m[2] * n, m[3] + m[4] * e + m[5] * n]
     }
 
     /// The ground's spectrum at a 10 m pixel, and whether it is water.
     fn ground(&self, row: usize, col: usize, looks: &[Look]) -> (Spectrum, bool) {
         let (e, n) = (self.grid.x0 + (col as f64 + 0.5) * 10.0, self.grid.y0 - (row as f64 + 0.5) * 10.0);
-        let m = &self.to_plane;
-        let p = [m[0] + m[1] * e + m[2] * n, m[3] + m[4] * e + m[5] * n];
+        let p = self.plane([e, n]);
         match self.labels.cells[row * self.labels.width + col] {
             WILD => self.wild(p),
             label => {
@@ -243,7 +273,7 @@ mod tests {
     use super::*;
     use crate::demo::region::Size;
 
-    fn paint(threads: usize) -> Picture {
+    fn paint(threads: usize, underflow: Option<Underflow>) -> Picture {
         let region = Region::generate(Size::Tiny, 5);
         let transform = crate::demo::labels::transform(4258, 32630).unwrap();
         let on_field = crate::demo::labels::project(&transform, &region.parcels[40].polygons[0].rings[0]).unwrap()[0];
@@ -253,20 +283,29 @@ mod tests {
         assert!(labels.cells.iter().any(|&label| label >= FIRST_PARCEL));
         let sky = Sky::new(1, 20.0, Some(0.8), grid);
         let to_plane = [-x0, 1.0, 0.0, -y0, 0.0, 1.0];
-        let painter =
-            Painter { region: &region, labels: &labels, grid, to_plane, day: 115.0, sky, offset: 0.0, noise: 9 };
+        let painter = Painter {
+            region: &region,
+            labels: &labels,
+            grid,
+            to_plane,
+            day: 115.0,
+            sky,
+            offset: 0.0,
+            underflow,
+            noise: 9,
+        };
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| painter.paint())
     }
 
     #[test]
     fn threads_do_not_change_a_pixel() {
-        let (one, four) = (paint(1), paint(4));
+        let (one, four) = (paint(1, Some(Underflow::Kept)), paint(4, Some(Underflow::Kept)));
         assert!(one.bands == four.bands && one.scl == four.scl);
     }
 
     #[test]
     fn all_bands_and_the_classification_agree_on_what_was_seen() {
-        let picture = paint(2);
+        let picture = paint(2, Some(Underflow::Wrapped));
         let unseen = picture.scl.iter().filter(|&&class| class == 0).count();
         assert!(unseen > 1000 && unseen < picture.scl.len() / 2, "{unseen}");
         for (band, values) in picture.bands.iter().enumerate() {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Version of what a seed means.
-const GENERATION: u32 = 2;
+const GENERATION: u32 = 3;
 
 /// The demo's inputs, complete on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@
 
 use super::DemoError;
 use super::cog::{self, Layout};
+use super::dark::Underflow;
 use super::item::{self, BANDS, Description};
 use super::labels::{self, Labels};
 use super::noise::mix2;
@@ -51,10 +52,13 @@ struct Date {
     raw: bool,
     /// With troubles, the item denies that the offset was removed, although it was.
     falsely_flagged: bool,
+    /// With troubles, what the archive made of deep shade.
+    underflow: Option<Underflow>,
 }
 
 const fn date(date: &'static str, day: f32, satellite: char, clouds: [f64; 2], layout: Layout) -> Date {
-    Date { date, day, satellite, clouds, orbit_edge: None, layout, raw: false, falsely_flagged: false }
+    let (orbit_edge, underflow) = (None, None);
+    Date { date, day, satellite, clouds, orbit_edge, layout, raw: false, falsely_flagged: false, underflow }
 }
 
 static DATES: [Date; 6] = [
@@ -63,16 +67,21 @@ static DATES: [Date; 6] = [
     date("2023-05-15", 135.0, 'B', [35.0, 55.0], Layout::Cog(256)),
     date("2023-07-24", 205.0, 'A', [3.0, 2.0], Layout::Cog(512)),
     Date { orbit_edge: Some(0.66), ..date("2023-08-13", 225.0, 'A', [0.0, 1.0], Layout::Cog(256)) },
-    date("2023-10-12", 285.0, 'B', [12.0, 17.0], Layout::Classic),
+    Date { underflow: Some(Underflow::Wrapped), ..date("2023-10-12", 285.0, 'B', [12.0, 17.0], Layout::Classic) },
 ];
 
-/// Added by the troubles: DNs still hold the offset, and the item says so.
-static RAW_DATE: Date = Date { raw: true, ..date("2023-06-14", 165.0, 'B', [0.0, 0.0], Layout::Cog(512)) };
+/// Added by the troubles: DNs still hold the offset, those of deep shade lie below it, and the item says so.
+static RAW_DATE: Date = Date {
+    raw: true,
+    underflow: Some(Underflow::Kept),
+    ..date("2023-06-14", 165.0, 'B', [0.0, 0.0], Layout::Cog(512))
+};
 
 /// Writes all scenes of a region below `root` and returns how many items there are.
 ///
 /// With `troubles` there are also a second item of one acquisition (`_1_`), a scene whose DNs still hold the offset of
-/// 1000 beside one whose item only says so, and an item without asset `rededge2`. `progress` hears one line per scene.
+/// 1000 (and deep shade below it) beside one whose item only says so, a scene whose archive wrapped deep shade around zero,
+/// and an item without asset `rededge2`. `progress` hears one line per scene.
 ///
 /// # Errors
 /// [`DemoError::Io`] and [`DemoError::Gdal`] name the file.
@@ -149,7 +158,7 @@ impl Scene<'_> {
         let seed = mix2(mix2(self.region.seed, self.frame.zone.into()), self.date.day as u64);
         let sky = Sky::new(seed, self.clouds, self.date.orbit_edge, self.frame.grid);
         let footprint = item::footprint(&sky, self.frame.epsg())?;
-        let picture = self.paint(seed, sky)?;
+        let picture = self.paint(seed, sky, troubles)?;
         let mut scene = self.describe(footprint, &picture.scl, troubles);
         let dir = self.dir(&scene.id());
         std::fs::create_dir_all(&dir).map_err(|e| DemoError::io(&dir, e))?;
@@ -172,7 +181,7 @@ impl Scene<'_> {
         Ok((id, items))
     }
 
-    fn paint(&self, seed: u64, sky: Sky) -> Result<Picture, DemoError> {
+    fn paint(&self, seed: u64, sky: Sky, troubles: bool) -> Result<Picture, DemoError> {
         let grid = self.frame.grid;
         let (right, bottom) = (grid.x0 + f64::from(grid.width) * 10.0, grid.y0 - f64::from(grid.height) * 10.0);
         let corners = [[grid.x0, grid.y0], [right, grid.y0], [grid.x0, bottom]];
@@ -180,7 +189,8 @@ impl Scene<'_> {
         let to_plane = paint::plane_map(self.region, corners, [degrees[0], degrees[1], degrees[2]]);
         let offset = if self.date.raw { 1000.0 } else { 0.0 };
         let (region, labels, day) = (self.region, self.labels, self.date.day);
-        Ok(Painter { region, labels, grid, to_plane, day, sky, offset, noise: seed }.paint())
+        let underflow = self.date.underflow.filter(|_| troubles);
+        Ok(Painter { region, labels, grid, to_plane, day, sky, offset, underflow, noise: seed }.paint())
     }
 
     fn describe<'a>(&'a self, footprint: Vec<[f64; 2]>, scl: &'a [u8], troubles: bool) -> Description<'a> {

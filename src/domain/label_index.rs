@@ -52,31 +52,18 @@ impl LabelIndex {
     }
 
     /// The mask of a window, (rows, cols), row-major: class of the parcel that holds each pixel's centre,
-    /// `unlabelled` where there is none.
-    pub fn mask(&self, grid: &PixelGrid, unlabelled: u8, scratch: &mut Scratch) -> Vec<u8> {
+    /// `unlabelled` where there is none. With the ids of all parcels that were burnt into it, ascending, also of those
+    /// over which later ones were burnt.
+    pub fn mask(&self, grid: &PixelGrid, unlabelled: u8, scratch: &mut Scratch) -> (Vec<u8>, Vec<i64>) {
         let mut mask = vec![unlabelled; grid.width as usize * grid.height as usize];
-        for at in self.met(grid) {
-            let label = &self.labels[at as usize];
-            burn(&mut mask, grid, &label.shape, label.class.get(), scratch);
-        }
-        mask
-    }
-}
-
-impl LabelIndex {
-    /// Ids of all parcels that give the window at least one pixel before later ones are burnt over them, ascending.
-    pub fn parcels(&self, grid: &PixelGrid, scratch: &mut Scratch) -> Vec<i64> {
-        let mut alone = vec![0; grid.width as usize * grid.height as usize];
         let mut ids = Vec::new();
         for at in self.met(grid) {
             let label = &self.labels[at as usize];
-            burn(&mut alone, grid, &label.shape, 1, scratch);
-            if alone.contains(&1) {
+            if burn(&mut mask, grid, &label.shape, label.class.get(), scratch) {
                 ids.push(label.id);
-                alone.fill(0);
             }
         }
-        ids
+        (mask, ids)
     }
 }
 
@@ -90,8 +77,9 @@ mod tests {
         let grid = PixelGrid { x0: 0.0, y0: 0.0, res: 10.0, width: 4, height: 4 };
         let shape = Polygon::from_ring([[0.0, 0.0], [40.0, 0.0], [f64::NAN, -20.0], [40.0, -40.0], [0.0, -40.0]]);
         let index = LabelIndex::new(vec![Label { id: 1, class: 3.try_into().unwrap(), shape }]);
-        assert!(index.mask(&grid, 0, &mut Scratch::default()).iter().all(|v| *v == 0));
-        assert!(index.mask(&grid, 255, &mut Scratch::default()).iter().all(|v| *v == 255));
+        for unlabelled in [0, 255] {
+            assert_eq!(index.mask(&grid, unlabelled, &mut Scratch::default()), (vec![unlabelled; 16], vec![]));
+        }
     }
 
     #[test]
@@ -105,8 +93,7 @@ mod tests {
         let (a, b, far) = (label(1, 3, 0.0, 30.0), label(2, 5, 20.0, 40.0), label(3, 8, 900.0, 990.0));
         for labels in [vec![a.clone(), b.clone(), far.clone()], vec![far, b, a]] {
             let index = LabelIndex::new(labels);
-            assert_eq!(index.mask(&grid, 0, &mut Scratch::default()), [3, 3, 5, 5]);
-            assert_eq!(index.parcels(&grid, &mut Scratch::default()), [1, 2]);
+            assert_eq!(index.mask(&grid, 0, &mut Scratch::default()), (vec![3, 3, 5, 5], vec![1, 2]));
         }
     }
 }

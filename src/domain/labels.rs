@@ -11,61 +11,68 @@
 use super::polygon::Polygon;
 use super::scene::PixelGrid;
 
-/// Burns `value` where `shape` (in metres of the grid's CRS) covers the centres of `mask`'s pixels.
+/// Burns `value` where `shape` (in metres of the grid's CRS) covers the centres of `mask`'s pixels, and says whether there
+/// was one.
 ///
 /// `mask` has `grid.height * grid.width` bytes. `scratch` is kept between calls to save allocations.
-pub fn burn(mask: &mut [u8], grid: &PixelGrid, shape: &Polygon, value: u8, scratch: &mut Scratch) {
+pub fn burn(mask: &mut [u8], grid: &PixelGrid, shape: &Polygon, value: u8, scratch: &mut Scratch) -> bool {
     let (width, height) = (grid.width as usize, grid.height as usize);
     debug_assert_eq!(mask.len(), width * height);
     scratch.load(grid, shape);
-    let Some((top, bottom)) = scratch.rows(height) else { return };
-    for row in top..=bottom {
-        let line = &mut mask[row * width..(row + 1) * width];
-        let y = row as f64 + 0.5;
-        scratch.crossings.clear();
-        for edge in &scratch.edges {
-            let [x1, y1, x2, y2] = *edge;
-            if (y1 < y && y2 < y) || (y1 > y && y2 > y) {
-                continue;
+    let mut burnt = false;
+    scratch.crossings.clear();
+    for edge in &scratch.edges {
+        let [x1, y1, x2, y2] = *edge;
+        // Oriented upwards, so that each centre line is crossed in [y1, y2).
+        let (x1, y1, x2, y2) = if y1 < y2 {
+            (x1, y1, x2, y2)
+        } else if y1 > y2 {
+            (x2, y2, x1, y1)
+        } else {
+            // A horizontal edge through the centres of a row: filled on its own when it runs leftwards, left to its
+            // neighbours when it runs rightwards.
+            let row = y1 - 0.5;
+            if x1 > x2 && row >= 0.0 && row < height as f64 && row.fract() == 0.0 {
+                burnt |= fill(&mut mask[row as usize * width..][..width], x2, x1, value);
             }
-            // Oriented upwards, so that each centre line is crossed in [y1, y2).
-            let (x1, y1, x2, y2) = if y1 < y2 {
-                (x1, y1, x2, y2)
-            } else if y1 > y2 {
-                (x2, y2, x1, y1)
-            } else {
-                // A horizontal edge through the centres of this row: filled on its own when it runs
-                // leftwards, left to its neighbours when it runs rightwards.
-                if x1 > x2 {
-                    fill(line, x2, x1, value);
-                }
-                continue;
-            };
+            continue;
+        };
+        // A row too many at either end, where rounding may deceive; the comparison decides.
+        let first = (y1 - 1.5).ceil().max(0.0) as usize;
+        let end = ((y2 + 0.5).ceil().max(0.0) as usize).min(height);
+        for row in first..end {
+            let y = row as f64 + 0.5;
             if y < y2 && y >= y1 {
-                scratch.crossings.push((y - y1) * (x2 - x1) / (y2 - y1) + x1);
+                scratch.crossings.push((row, (y - y1) * (x2 - x1) / (y2 - y1) + x1));
             }
-        }
-        scratch.crossings.sort_by(f64::total_cmp);
-        for pair in scratch.crossings.chunks_exact(2) {
-            fill(line, pair[0], pair[1], value);
         }
     }
+    scratch.crossings.sort_unstable_by(|(r, a), (s, b)| r.cmp(s).then_with(|| a.total_cmp(b)));
+    for row in scratch.crossings.chunk_by(|a, b| a.0 == b.0) {
+        let line = &mut mask[row[0].0 * width..][..width];
+        for pair in row.chunks_exact(2) {
+            burnt |= fill(line, pair[0].1, pair[1].1, value);
+        }
+    }
+    burnt
 }
 
-/// Fills the pixels whose centres lie in `[x1, x2)`.
-fn fill(line: &mut [u8], x1: f64, x2: f64, value: u8) {
+/// Fills the pixels whose centres lie in `[x1, x2)`, and says whether there are any.
+fn fill(line: &mut [u8], x1: f64, x2: f64, value: u8) -> bool {
     let first = (x1 + 0.5).floor().clamp(0.0, line.len() as f64) as usize;
     let end = (x2 + 0.5).floor().clamp(0.0, line.len() as f64) as usize;
     if first < end {
         line[first..end].fill(value);
     }
+    first < end
 }
 
 /// Buffers of [`burn`].
 #[derive(Debug, Default)]
 pub struct Scratch {
     edges: Vec<[f64; 4]>,
-    crossings: Vec<f64>,
+    /// Row and column where an edge meets the centres of a row.
+    crossings: Vec<(usize, f64)>,
 }
 
 impl Scratch {
@@ -86,18 +93,6 @@ impl Scratch {
                 before = here;
             }
         }
-    }
-
-    /// First and last row whose centre line may meet an edge.
-    fn rows(&self, height: usize) -> Option<(usize, usize)> {
-        let low = self.edges.iter().map(|e| e[1].min(e[3])).fold(f64::INFINITY, f64::min);
-        let high = self.edges.iter().map(|e| e[1].max(e[3])).fold(f64::NEG_INFINITY, f64::max);
-        if low > high || height == 0 {
-            return None;
-        }
-        let top = (low - 0.5).floor().max(0.0) as usize;
-        let bottom = ((high + 0.5).ceil().max(0.0) as usize).min(height - 1);
-        (top <= bottom).then_some((top, bottom))
     }
 }
 
@@ -125,7 +120,8 @@ mod tests {
         for ring in starts.windows(2) {
             shape.push_ring(xy[2 * ring[0]..2 * ring[1]].as_chunks::<2>().0.iter().copied(), false);
         }
-        burn(&mut mask, &GRID, &shape, 7, &mut Scratch::default());
+        let burnt = burn(&mut mask, &GRID, &shape, 7, &mut Scratch::default());
+        assert_eq!(burnt, mask.contains(&7));
         mask
     }
 

@@ -35,6 +35,7 @@ pub mod provenance;
 pub mod quad;
 pub mod quota;
 pub mod rarest;
+pub mod rates;
 pub mod result;
 pub mod roster;
 pub mod sampling;

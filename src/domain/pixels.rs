@@ -75,18 +75,28 @@ impl Limits {
     }
 }
 
+/// What is wrong with `pixels`, `size` of them per band.
+fn shares(pixels: &[u16], size: usize) -> Shares {
+    // Most chips have nothing of either, and two numbers tell.
+    let (least, most) = pixels.iter().fold((u16::MAX, 0), |(least, most), dn| (least.min(*dn), most.max(*dn)));
+    if least > 0 && most <= SUSPECT {
+        return Shares { nodata: 0.0, suspect: 0.0 };
+    }
+    let (mut valid, mut plain) = (vec![true; size], vec![true; size]);
+    for plane in pixels.chunks_exact(size) {
+        valid.iter_mut().zip(plane).for_each(|(v, dn)| *v &= *dn != 0);
+        plain.iter_mut().zip(plane).for_each(|(p, dn)| *p &= *dn <= SUSPECT);
+    }
+    let share = |good: &[bool]| good.iter().filter(|g| !**g).count() as f64 / size as f64;
+    Shares { nodata: share(&valid), suspect: share(&plain) }
+}
+
 /// Judges a chip of `size` pixels per band and harmonises it in place.
 ///
 /// # Errors
 /// The first limit that is exceeded; the pixels are then as they were.
 pub fn judge(pixels: &mut [u16], size: usize, offset: Offset, limits: &Limits) -> Result<Shares, Refused> {
-    let (mut valid, mut plain) = (vec![true; size], vec![true; size]);
-    for plane in pixels.chunks_exact(size.max(1)) {
-        valid.iter_mut().zip(plane).for_each(|(v, dn)| *v &= *dn != 0);
-        plain.iter_mut().zip(plane).for_each(|(p, dn)| *p &= *dn <= SUSPECT);
-    }
-    let share = |good: &[bool]| good.iter().filter(|g| !**g).count() as f64 / size.max(1) as f64;
-    let shares = Shares { nodata: share(&valid), suspect: share(&plain) };
+    let shares = shares(pixels, size.max(1));
     if shares.nodata > limits.nodata {
         return Err(Refused::Nodata(shares.nodata));
     }

@@ -13,12 +13,12 @@ use serde::Serialize;
 use super::classes::ClassId;
 use super::outcome::Outcome;
 use super::plan_record::PlanState;
+pub use super::rates::WINDOW_MS;
+use super::rates::{Rates, Window, eta, per_second};
 use super::result::Status;
 use super::roster::Present;
 use super::tally::Tally;
 
-/// Width of the window the current rates are taken over, milliseconds.
-pub const WINDOW_MS: u64 = 300_000;
 /// Most reasons that are listed.
 pub const TOP_REASONS: usize = 8;
 /// Most workers that are listed.
@@ -263,68 +263,9 @@ fn top<'a>(reasons: impl Iterator<Item = (&'a str, u64)>) -> Vec<Reason> {
     list
 }
 
-/// The time the current rates are taken over.
-#[derive(Clone, Copy)]
-struct Window {
-    from_ms: u64,
-    span_ms: u64,
-}
-
-impl Window {
-    fn holds(&self, when_ms: u64) -> bool {
-        when_ms > self.from_ms || self.from_ms == 0
-    }
-}
-
-/// Results over time.
-struct Rates {
-    since: Window,
-    first_ms: Option<u64>,
-    last_ms: Option<u64>,
-    chips: f64,
-    tasks: f64,
-    mean_chips: f64,
-}
-
-impl Rates {
-    fn of(shown: &[&Outcome], now_ms: u64) -> Self {
-        let first_ms = shown.iter().map(|k| k.when_ms).min();
-        let last_ms = shown.iter().map(|k| k.when_ms).max();
-        let (Some(first), Some(last)) = (first_ms, last_ms) else {
-            let since = Window { from_ms: 0, span_ms: 0 };
-            return Self { since, first_ms, last_ms, chips: 0.0, tasks: 0.0, mean_chips: 0.0 };
-        };
-        // A worker's clock may be ahead of ours; its results are not in the future.
-        let now = now_ms.max(last);
-        let from_ms = now.saturating_sub(WINDOW_MS);
-        let since = Window { from_ms, span_ms: now - first.max(from_ms) };
-        let recent = shown.iter().filter(|k| since.holds(k.when_ms));
-        let (tasks, chips) = recent.fold((0_u64, 0_u64), |(t, c), k| (t + 1, c.saturating_add(k.chips)));
-        let all = shown.iter().fold(0_u64, |n, kept| n.saturating_add(kept.chips));
-        let mean_chips = per_second(all, last - first);
-        let (chips, tasks) = (per_second(chips, since.span_ms), per_second(tasks, since.span_ms));
-        Self { since, first_ms, last_ms, chips, tasks, mean_chips }
-    }
-}
-
-/// A rate; spans under a second count as one.
-#[allow(clippy::cast_precision_loss)] // counts far below 2^53
-fn per_second(n: u64, span_ms: u64) -> f64 {
-    n as f64 * 1000.0 / span_ms.max(1000) as f64
-}
-
 #[allow(clippy::cast_precision_loss)] // counts far below 2^53
 fn percent(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 * 100.0 / whole as f64)
-}
-
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // rounded up, capped
-fn eta(left: u64, per_s: f64) -> Option<u64> {
-    if left == 0 {
-        return Some(0);
-    }
-    let seconds = (left as f64 / per_s).ceil();
-    (seconds.is_finite() && seconds < 1e9).then_some(seconds as u64)
 }
 
 fn count(n: usize) -> u64 {

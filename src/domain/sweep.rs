@@ -3,8 +3,11 @@
 //! Contract: scenes are cut along the squares of the 100 km grid of a UTM zone (a Sentinel-2 tile has 109.8 km, its
 //! corner on the grid). Cells are visited one column of such squares after the other, in a column season by season
 //! (another season is another scene and shares nothing), and then from north to south in strips one 10 m block high,
-//! alternately eastwards and westwards. What has to stay in the cache is the edge between two strips, 110 km; neighbours
-//! to the north and south overlap where the sweep passes them together, those to the east and west cost a second fetch.
+//! alternately eastwards and westwards. Strips begin in the middle of a row of blocks, so that the chips of a strip lie in
+//! two rows of blocks and not in three, and what has to stay in the cache is one row. Columns begin in the east of where
+//! tiles overlap: west of that most chips come from the western tile, whose last blocks are then finished with.
+//! Neighbours to the north and south overlap where the sweep passes them together, those to the east and west cost some
+//! blocks a second fetch.
 //! Units: metres of the zone; good to some metres, which is enough to tell blocks apart and not for anything else.
 //! Trap: a chip where tiles overlap may come from either; the order then costs a fetch, never a chip.
 
@@ -15,6 +18,11 @@ pub const SQUARE_M: f64 = 100_000.0;
 
 /// Edge of a block of a 10 m band, metres: 1024 pixels.
 const BLOCK_M: f64 = 10_240.0;
+
+/// How far east of a square's edge its column begins, metres. Tiles overlap by 9.8 km; half a cell west of the place chips
+/// still come from the eastern one. Found by trying 0, 4.9, 7.2 and 9.8 km with chips of the most central tile and of the
+/// least cloudy one.
+const LAP_M: f64 = 7_200.0;
 
 /// Columns of squares in a zone of six degrees, 668 km wide at the equator around 500 km.
 const COLUMNS: i32 = 10;
@@ -43,9 +51,10 @@ impl Visit {
     /// numbered `season`.
     pub fn of(cell: Cell, lon: f64, lat: f64, season: usize) -> Self {
         let (zone, east, north) = utm(lon, lat);
+        let east = east - LAP_M;
         let (column, square) = ((east / SQUARE_M).floor() as i32, (north / SQUARE_M).floor() as i32);
         let from_top = f64::from(square + 1) * SQUARE_M - north;
-        let strip = ((from_top / BLOCK_M) as i32).min(STRIPS - 1);
+        let strip = ((from_top / BLOCK_M + 0.5) as i32).min(STRIPS - 1);
         let block = (east.rem_euclid(SQUARE_M) / BLOCK_M) as i32;
         Self {
             column: zone * COLUMNS + column,
@@ -122,15 +131,16 @@ mod tests {
         let place = |lonlat: [f64; 2]| utm(lonlat[0], lonlat[1]);
         let blocks = |p: (i32, f64, f64)| [(p.1 / BLOCK_M).floor(), (p.2 / BLOCK_M).floor()];
         let mut far = 0;
-        for pair in walk.windows(2) {
+        for pair in walk.windows(2).filter(|pair| pair[0].0.column == pair[1].0.column) {
             let (a, b) = (place(pair[0].1), place(pair[1].1));
             let ([ax, ay], [bx, by]) = (blocks(a), blocks(b));
-            // A turn at the end of a strip is a step to a neighbour too; only a new column is a leap.
+            // A turn at the end of a strip is a step to a neighbour too.
             far += u32::from((ax - bx).abs() > 2.0 || (ay - by).abs() > 2.0);
         }
         let columns: std::collections::BTreeSet<i32> = walk.iter().map(|(v, _)| v.column).collect();
         assert!(columns.len() > 2, "the cells lie in several columns");
-        assert_eq!(far as usize, columns.len() - 1, "of {} steps", walk.len() - 1);
+        // A new column is a leap, and strips that the edge of a square or of the region cuts short may begin elsewhere.
+        assert!(far * 500 < walk.len() as u32, "{far} of {} steps", walk.len() - 1);
     }
 
     #[test]

@@ -15,7 +15,6 @@ use super::master::Bars;
 use super::monitor::Watch;
 use super::{master, monitor, parts, worker};
 use crate::adapters::broker::Broker;
-use crate::adapters::dataset::DatasetStore as _;
 use crate::domain::progress::Progress;
 
 /// What the three roles came to.

@@ -42,7 +42,7 @@ fn start(invocation: Invocation) -> Result<(), NodeError> {
     crate::adapters::crs::log_gdal_errors();
     match &action {
         Action::Config { explain } => return show_config(&config, *explain),
-        Action::Verify(asked) => return verify::run(asked, &mut std::io::stdout().lock()),
+        Action::Verify(asked) => return verify::run(&config, asked, &mut std::io::stdout().lock()),
         Action::Dataset(asked) if !asked.dead_letters => {
             return dataset::run(&config, asked, Failures::new(), &mut std::io::stdout());
         }
@@ -72,7 +72,7 @@ async fn run(
     sets: Vec<String>,
     action: Action,
 ) -> Result<(), NodeError> {
-    let drain = shutdown::watch()?;
+    let drain = shutdown::watch(log.clone())?;
     match action {
         Action::Role { role, exit_when_done } => play(&config, log, role, exit_when_done, &drain).await,
         Action::Demo(asked) => demo::run(&asked, &files, &sets, log, &drain).await,
@@ -129,7 +129,7 @@ async fn run(
             config.require(&[Need::Broker])?;
             let broker = parts::broker(&config, "dataset").await?;
             let letters = dlq::open_letters(&*broker, &config.kafka.dlq_topic).await?;
-            let failures = letters.into_iter().filter_map(|letter| Some((letter.task?, letter.reason))).collect();
+            let failures = letters.into_iter().filter_map(dlq::Letter::failure).collect();
             let work = move || dataset::run(&config, &asked, failures, &mut std::io::stdout());
             let done = tokio::task::spawn_blocking(work).await;
             done.map_err(|_| NodeError::Stopped("finishing the dataset panicked".into()))?
@@ -195,7 +195,11 @@ async fn play(
 /// After the last task there is one thing left to do.
 fn say_next(config: &Config, progress: &Progress) {
     if progress.complete {
-        let command = format!("node dataset finish {}", config.output.dir.display());
+        let dir = config.output.dir.display();
+        let command = match config.output.bucket() {
+            Some(bucket) => format!("aws s3 sync {bucket} DIR && node dataset finish DIR"),
+            None => format!("node dataset finish {dir}"),
+        };
         tracing::info!(command, "the run is complete; this makes the dataset ready for training");
     }
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub use super::cli_broker::{Dlq, DlqAction, Topics, TopicsAction};
 pub use super::cli_dataset::{Dataset, DatasetAction, ExportFormat};
 pub use super::cli_simulate::Simulate;
 use super::config::{LogFormat, Ui};
@@ -119,58 +120,6 @@ pub enum DemoSize {
     Full,
 }
 
-/// Options of `node topics`.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-#[group(skip)]
-pub struct Topics {
-    /// What to do with the topics of the configuration
-    #[arg(value_enum, value_name = "ACTION")]
-    pub action: TopicsAction,
-    /// Do not ask before deleting
-    #[arg(long)]
-    pub yes: bool,
-}
-
-/// Options of `node dlq`.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-#[group(skip)]
-pub struct Dlq {
-    /// What to do with the dead letters
-    #[arg(value_enum, value_name = "ACTION")]
-    pub action: DlqAction,
-    /// Only the letters of this task; repeatable
-    #[arg(long, value_name = "N")]
-    pub task: Vec<u64>,
-    /// Do not ask before dropping
-    #[arg(long)]
-    pub yes: bool,
-    /// List as JSON, one letter a line
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// What to do with dead letters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DlqAction {
-    /// Those still open, with their reasons
-    List,
-    /// Publish their tasks again
-    Replay,
-    /// Forget them
-    Drop,
-}
-
-impl DlqAction {
-    /// The command's name.
-    pub fn verb(self) -> &'static str {
-        match self {
-            Self::List => "list",
-            Self::Replay => "replay",
-            Self::Drop => "drop",
-        }
-    }
-}
-
 /// Options of `node serve`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[group(skip)]
@@ -183,26 +132,11 @@ pub struct Serve {
     pub listen: std::net::SocketAddr,
 }
 
-/// What to do with the topics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TopicsAction {
-    /// Make those that are missing
-    Create,
-    /// Names
-    List,
-    /// Partitions and offsets
-    Describe,
-    /// Remove them with all messages
-    Delete,
-    /// Remove and make again
-    Reset,
-}
-
 /// Options of `node verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[group(skip)]
 pub struct Verify {
-    /// The dataset: the directory with images/ and masks/
+    /// The dataset: the directory with images/ and masks/, or s3://BUCKET/PREFIX
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// Mend what can be mended

@@ -15,7 +15,6 @@ use super::dataset_report as report;
 use super::error::NodeError;
 use super::{master, parts};
 use crate::actors::cpu::CpuPool;
-use crate::adapters::dataset::StoreError;
 use crate::adapters::dataset::disk::DiskStore;
 use crate::adapters::finished::FinishError;
 use crate::adapters::finished::classes::{CSV, Counts, Lists};
@@ -42,7 +41,7 @@ pub const SPLIT: &str = "dataset-split.json";
 pub const STATS: &str = "stats.json";
 
 /// Version of what is made: raised when the same manifests give other files.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Runs one command.
 ///
@@ -115,10 +114,8 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     /// Looks at everything there is; changes nothing.
-    fn begin(config: &'a Config, dir: &'a Path, failures: Failures) -> Result<Self, NodeError> {
-        if !dir.is_dir() {
-            return Err(StoreError::Missing(dir.display().to_string()).into());
-        }
+    fn begin(config: &'a Config, dir: &'a Path, mut failures: Failures) -> Result<Self, NodeError> {
+        parts::directory(dir)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let pool = CpuPool::new(config.worker.cores(cores)).map_err(|e| NodeError::Stopped(format!("threads: {e}")))?;
         let (pool, classes) = (pool.pool(), parts::classes(config)?);
@@ -126,6 +123,8 @@ impl<'a> Work<'a> {
         let parcels = plan(config, &classes, &manifests)?;
         let store = DiskStore::new(dir, false, true);
         let survey = Survey::make(&manifests, &store, config.split.settings(), &pool)?;
+        // A topic may hold letters of other runs, whose tasks have the same numbers.
+        failures.retain(|key, _| manifests.runs().contains(&key.run));
         Ok(Self { config, dir, pool, classes, manifests, parcels, survey, failures })
     }
 

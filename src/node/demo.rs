@@ -48,8 +48,19 @@ pub async fn run(
     let watch = Watch { exit_when_done: true, alone: false, log, probes: Probes::default() };
     let report = all::run(&config, broker, drain, watch).await;
     let dataset = config.output.dir.clone();
+    let bucket = config.output.bucket();
     let sheet = demo.out.join("contact-sheet.png");
     let true_colour = config.chips.bands.starts_with(&["B02".into(), "B03".into(), "B04".into()]);
+    if let Some(bucket) = bucket {
+        let report = report?;
+        super::say(&format!("\n{} chips of {} tasks", report.progress.chips, report.progress.tasks_done));
+        super::say(&format!("dataset        {bucket}"));
+        let endpoint = config.output.s3_endpoint().map(|url| format!(" --set output.s3_endpoint={url}"));
+        let allow = if config.output.s3_allow_http { " --set output.s3_allow_http=true" } else { "" };
+        super::say(&format!("check it with  node verify {bucket}{}{allow}", endpoint.unwrap_or_default()));
+        server.stop().await;
+        return Ok(());
+    }
     if !true_colour {
         tracing::warn!("no contact sheet: it shows true colours, and chips.bands does not begin with B02, B03, B04");
     }

@@ -16,7 +16,7 @@ use super::error::NodeError;
 use super::table::Table;
 use super::topics::Consent;
 use crate::adapters::broker::{Broker, Headers, ReadEvent, ReadRecord, Record};
-use crate::domain::task::Task;
+use crate::domain::task::{Task, TaskKey};
 
 /// Header that closes a letter: `replayed` or `dropped`.
 const CLOSED: &str = "dlq.closed";
@@ -31,12 +31,21 @@ pub struct Letter {
     pub id: String,
     /// The task's number, when the message is a task.
     pub task: Option<u64>,
+    /// The run its outcome would be kept under.
+    pub run: Option<String>,
     /// Why it failed.
     pub reason: String,
     /// When, milliseconds since 1970 UTC.
     pub failed_ms: i64,
     /// Size of the message, bytes; what was larger than a task may be was not kept.
     pub bytes: usize,
+}
+
+impl Letter {
+    /// What the finished dataset keeps of it: which task failed, and why.
+    pub fn failure(self) -> Option<(TaskKey, String)> {
+        Some((TaskKey { run: self.run?, task: self.task? }, self.reason))
+    }
 }
 
 fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
@@ -63,9 +72,11 @@ pub async fn open_letters(broker: &dyn Broker, topic: &str) -> Result<Vec<Letter
             return Ok(());
         }
         let oversize = header(&record.headers, "dlq.oversize").and_then(|n| n.parse().ok());
+        let key = Task::parse(&record.payload).ok().map(|task| task.key());
         let letter = Letter {
             id: id.clone(),
-            task: Task::parse(&record.payload).ok().map(|t| t.task_id),
+            task: key.as_ref().map(|key| key.task),
+            run: key.map(|key| key.run),
             reason: header(&record.headers, "dlq.reason").unwrap_or("not said").to_owned(),
             failed_ms: record.timestamp_ms,
             bytes: oversize.unwrap_or(record.payload.len()),

@@ -66,6 +66,9 @@ pub enum NodeError {
     /// The demonstration's generator or server.
     #[error("{0}")]
     Demo(#[from] DemoError),
+    /// A bucket where files are needed.
+    #[error("{0} is a bucket, and this command reads files: copy it first, for instance by `aws s3 sync {0} DIR`")]
+    NoDirectory(String),
     /// Something the operating system refused.
     #[error("{what}: {source}")]
     System {
@@ -90,7 +93,14 @@ impl NodeError {
             Self::Parcels(e) if e.severity() != Severity::Transient => 2,
             Self::Broker(BrokerError::Property { .. }) => 2,
             Self::Plan(_) | Self::Topics(super::topics::TopicsError::NobodyToAsk) => 2,
-            Self::Store(StoreError::Missing(_) | StoreError::NotMounted(_) | StoreError::OtherRun { .. }) => 2,
+            Self::Store(
+                StoreError::Missing(_)
+                | StoreError::NotMounted(_)
+                | StoreError::OtherRun { .. }
+                | StoreError::Unmarked(_)
+                | StoreError::Unusable { .. },
+            ) => 2,
+            Self::NoDirectory(_) => 2,
             Self::Finish(FinishError::Empty(_)) => 2,
             _ => 1,
         }

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::probes;
 use crate::actors::health::Health;
+use crate::actors::hosts::Hosts;
 use crate::actors::lane::LaneGauge;
 use crate::adapters::http::Http;
 use crate::adapters::imagery::Imagery;
@@ -26,8 +27,10 @@ pub struct Instruments {
     pub images: Arc<Http>,
     /// The reader of images, with its cache.
     pub imagery: Arc<Imagery>,
-    /// The services that may be down, with their short names.
-    pub services: [(&'static str, Arc<Health>); 2],
+    /// Whether the STAC API answers.
+    pub catalog_health: Arc<Health>,
+    /// Whether the image hosts do.
+    pub image_hosts: Arc<Hosts>,
     /// Free MiB of `worker.window_mb`, and all of them.
     pub windows: (Arc<Semaphore>, u32),
 }
@@ -35,7 +38,12 @@ pub struct Instruments {
 impl Instruments {
     /// Whether tasks wait for a service.
     pub fn held(&self) -> bool {
-        self.services.iter().any(|(_, health)| health.is_open())
+        self.down().iter().any(|(_, down)| *down)
+    }
+
+    /// The services, and whether they (of the image hosts: any) are down.
+    fn down(&self) -> [(&'static str, bool); 2] {
+        [("catalog", self.catalog_health.is_open()), ("images", self.image_hosts.any_open())]
     }
 
     /// Writes everything down for `/metrics`.
@@ -48,8 +56,8 @@ impl Instruments {
         counter!("satellite_cache_misses_total").absolute(stats.decoded.load(Relaxed));
         counter!("satellite_cache_decoded_bytes_total").absolute(stats.decoded_bytes.load(Relaxed));
         counter!("satellite_headers_total").absolute(stats.headers.load(Relaxed));
-        for (name, health) in &self.services {
-            gauge!("satellite_service_down", "service" => *name).set(f64::from(u8::from(health.is_open())));
+        for (name, down) in self.down() {
+            gauge!("satellite_service_down", "service" => name).set(f64::from(u8::from(down)));
         }
         let (free, all) = &self.windows;
         let used = u64::from(*all).saturating_sub(free.available_permits() as u64);

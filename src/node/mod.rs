@@ -3,6 +3,7 @@
 pub mod all;
 pub mod app;
 pub mod cli;
+mod cli_broker;
 mod cli_dataset;
 mod cli_simulate;
 pub mod config;

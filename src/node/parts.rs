@@ -12,6 +12,8 @@ use crate::actors::sampler::ParcelRules;
 use crate::adapters::broker::{Broker, EmbeddedBroker, EmbeddedLimits, KafkaBroker, KafkaConfig, TopicSpec};
 use crate::adapters::catalog::{Catalog, CatalogSettings, StacCatalog};
 use crate::adapters::dataset::disk::DiskStore;
+use crate::adapters::dataset::s3::{S3Place, S3Settings, S3Store};
+use crate::adapters::dataset::{DatasetStore, StoreError};
 use crate::adapters::geotiff;
 use crate::adapters::http::{Http, HttpSettings, Trust};
 use crate::adapters::imagery::cut;
@@ -231,13 +233,18 @@ pub fn names(config: &Config) -> Result<NameTemplate, NodeError> {
     Ok(if config.stac.season == config::ALL_SEASONS { template.of_a_series() } else { template })
 }
 
-/// The dataset directory. Its parent must exist; the directory itself is made unless a marker is asked for,
-/// because then a missing directory means a missing mount.
+/// The dataset: a bucket, which must exist, or a directory. The directory's parent must exist; it itself is made unless
+/// a marker is asked for, because then a missing directory means a missing mount.
 ///
 /// # Errors
-/// As [`crate::adapters::dataset::DatasetStore::check`].
-pub fn store(config: &Config) -> Result<Arc<DiskStore>, NodeError> {
-    use crate::adapters::dataset::DatasetStore as _;
+/// As [`DatasetStore::check`].
+pub fn store(config: &Config) -> Result<Arc<dyn DatasetStore>, NodeError> {
+    let names_the_run = names(config)?.names_the_run();
+    if let Some(place) = config.output.bucket() {
+        let store = bucket(config, place, config.output.require_marker, names_the_run)?;
+        store.check()?;
+        return Ok(Arc::new(store));
+    }
     let dir: &Path = &config.output.dir;
     if !config.output.require_marker
         && let Err(e) = std::fs::create_dir(dir)
@@ -246,9 +253,36 @@ pub fn store(config: &Config) -> Result<Arc<DiskStore>, NodeError> {
     {
         return Err(NodeError::system(format!("output.dir: creating {}", dir.display()))(e));
     }
-    let store = DiskStore::new(dir, config.output.require_marker, names(config)?.names_the_run());
+    let store = DiskStore::new(dir, config.output.require_marker, names_the_run);
     store.check()?;
     Ok(Arc::new(store))
+}
+
+/// A dataset in a bucket of the configured service; nobody is asked yet.
+///
+/// # Errors
+/// Settings that cannot be used.
+pub fn bucket(
+    config: &Config,
+    place: S3Place,
+    require_marker: bool,
+    names_the_run: bool,
+) -> Result<S3Store, NodeError> {
+    let endpoint = config.output.s3_endpoint().map(str::to_owned);
+    let allow_http = config.output.s3_allow_http;
+    Ok(S3Store::new(&S3Settings { place, endpoint, allow_http, require_marker, names_the_run })?)
+}
+
+/// The directory of a dataset that is looked at as files.
+///
+/// # Errors
+/// What is not there; a bucket, with the way to make a directory of it.
+pub fn directory(dir: &Path) -> Result<&Path, NodeError> {
+    match dir.to_str().filter(|text| S3Place::is_meant(text)) {
+        Some(bucket) => Err(NodeError::NoDirectory(bucket.trim_end_matches('/').to_owned())),
+        None if dir.is_dir() => Ok(dir),
+        None => Err(StoreError::Missing(dir.display().to_string()).into()),
+    }
 }
 
 /// How files are compressed.

@@ -17,8 +17,8 @@ use super::config::Config;
 use super::error::NodeError;
 use crate::actors::quotas::Quotas;
 use crate::adapters::broker::{Broker, BrokerError, ReadEvent, ReadRecord, Record};
+use crate::adapters::dataset::DatasetStore;
 use crate::adapters::dataset::count::chips;
-use crate::adapters::dataset::disk::DiskStore;
 use crate::domain::progress::Progress;
 use crate::domain::quota::QuotaRecord;
 
@@ -35,10 +35,10 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// A dataset that cannot be listed.
-pub async fn remembered(config: &Config, store: Arc<DiskStore>) -> Result<Quotas, NodeError> {
+pub async fn remembered(config: &Config, store: Arc<dyn DatasetStore>) -> Result<Quotas, NodeError> {
     let quotas = Quotas::default();
     if config.sampling.stop_when_filled && config.kafka.is_embedded() {
-        let counted = tokio::task::spawn_blocking(move || chips(&store)).await;
+        let counted = tokio::task::spawn_blocking(move || chips(&*store)).await;
         let counted = counted.map_err(|_| NodeError::Stopped("counting the dataset's chips panicked".into()))??;
         for (run, counts) in &counted {
             quotas.note(run, counts);

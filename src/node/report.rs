@@ -15,7 +15,7 @@ use super::parts;
 use super::report_page::{Paper, Sample, page};
 use crate::adapters::broker::{Broker, ReadEvent};
 use crate::adapters::dataset::gallery::{Gallery, Kind};
-use crate::adapters::dataset::{StoreError, hex};
+use crate::adapters::dataset::hex;
 use crate::domain::class_table::ClassTable;
 use crate::domain::classes::ClassId;
 use crate::domain::plan_record::PlanRecord;
@@ -34,10 +34,7 @@ const OF_CLASS: usize = 6;
 /// # Errors
 /// A directory without a dataset; a file that cannot be read or written; a broker that refuses.
 pub async fn run(asked: &cli::Report, config: &Config) -> Result<(), NodeError> {
-    let gallery = Gallery::new(&asked.dir);
-    if !gallery.is_there() {
-        return Err(StoreError::Missing(asked.dir.display().to_string()).into());
-    }
+    let gallery = Gallery::new(parts::directory(&asked.dir)?);
     let run = the_run(&gallery, asked.run.as_deref())?;
     let classes = parts::classes(config)?;
     let mut tally = Tally::new(Some(&run));

@@ -5,8 +5,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
+use super::web::document::document;
 use super::web::words::{class_name, count, moment, rate, span};
 use super::web::{chart, map, panels};
 use crate::domain::cell::CellState;
@@ -38,34 +39,25 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src dat
 /// The whole file.
 pub(super) fn page(paper: &Paper<'_>) -> String {
     let (view, p) = (paper.view, &paper.view.progress);
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { "Run " (paper.run) }
-                style { (PreEscaped(include_str!("web/style.css"))) }
-            }
-            body {
-                header { p.brand { "satellite-pipeline" } p #run { "report of run " code { (paper.run) } } }
-                main.panels {
-                    section #summary { (summary(view)) }
-                    section #classes { (panels::classes(&p.classes)) }
-                    section #map { h2 { "Map" } (map::map(&view.cells, map::Links::None)) }
-                    section #throughput { h2 { "Chips over time" } (chart::chart(&view.throughput)) }
-                    section #chips { (samples(paper)) }
-                    section #workers { (workers(view)) }
-                    section #failures { (failures(view)) }
-                }
-                footer { p { "Written by satellite-pipeline " (env!("CARGO_PKG_VERSION"))
-                    ". Pictures contain modified Copernicus Sentinel data, unless the scenes were made up." } }
-            }
+    let more = html! {
+        meta http-equiv="Content-Security-Policy" content=(POLICY);
+        style { (PreEscaped(include_str!("web/style.css"))) }
+    };
+    let body = html! {
+        header { p.brand { "satellite-pipeline" } p #run { "report of run " code { (paper.run) } } }
+        main.panels {
+            section #summary { (summary(view)) }
+            section #classes { (panels::classes(&p.classes)) }
+            section #map { h2 { "Map" } (map::map(&view.cells, map::Links::None)) }
+            section #throughput { h2 { "Chips over time" } (chart::chart(&view.throughput)) }
+            section #chips { (samples(paper)) }
+            section #workers { (workers(view)) }
+            section #failures { (failures(view)) }
         }
-    }
-    .into_string()
+        footer { p { "Written by satellite-pipeline " (env!("CARGO_PKG_VERSION"))
+            ". Pictures contain modified Copernicus Sentinel data, unless the scenes were made up." } }
+    };
+    document(&format!("Run {}", paper.run), &more, &body)
 }
 
 fn summary(view: &View) -> Markup {

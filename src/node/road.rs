@@ -18,6 +18,7 @@ use crate::actors::blocks::BlockReader;
 use crate::actors::cpu::CpuPool;
 use crate::actors::finder::Finder;
 use crate::actors::health::Health;
+use crate::actors::hosts::Hosts;
 use crate::actors::intake::Intake;
 use crate::actors::lane::Lane;
 use crate::actors::messages::TaskArrived;
@@ -121,12 +122,7 @@ impl Road {
         let rasteriser =
             Rasteriser { how: self.encoding, cpu: self.cpu.clone(), writer: write.clone(), conclude: conclude.clone() };
         let imagery = Arc::new(Imagery::new(self.http.clone(), self.cpu.pool(), config.worker.cache_bytes()));
-        let asked = imagery.clone();
-        let image_health = Health::new("the image host", config.worker.max_outage).asking(move || {
-            let imagery = asked.clone();
-            Box::pin(async move { imagery.answers().await })
-        });
-        let image_health = Arc::new(image_health);
+        let image_hosts = Arc::new(Hosts::new(imagery.clone(), config.worker.max_outage));
         let window_mb = config.worker.window_mb;
         let windows = Arc::new(Semaphore::new(window_mb as usize));
         let cut = Lane::new("rasteriser", self.cores + 1, rasteriser.start().recipient());
@@ -142,7 +138,7 @@ impl Road {
             chip_size: config.chips.size,
             retry: stac_retry,
             health: catalog_health.clone(),
-            image_health: image_health.clone(),
+            image_hosts: image_hosts.clone(),
             cpu: self.cpu.clone(),
         });
         let reader = BlockReader {
@@ -150,7 +146,7 @@ impl Road {
             memory: windows.clone(),
             batch_mb: (window_mb / 2).max(1),
             retry: pixel_retry,
-            health: image_health.clone(),
+            hosts: image_hosts.clone(),
         };
         let pixels = Pixels {
             reader,
@@ -205,7 +201,8 @@ impl Road {
             catalog: self.catalog_http,
             images: self.http,
             imagery,
-            services: [("catalog", catalog_health), ("images", image_health)],
+            catalog_health,
+            image_hosts,
             windows: (windows, window_mb),
         };
         (take, instruments)

@@ -4,12 +4,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::error::NodeError;
+use super::log_tap::LogTap;
 
-/// Watches the signals; the token fires at the first one.
+/// Watches the signals; the token fires at the first one. At the second the terminal is given back, and what `log` keeps
+/// for the screen is written out, before the process ends.
 ///
 /// # Errors
 /// When the handlers cannot be installed.
-pub fn watch() -> Result<CancellationToken, NodeError> {
+pub fn watch(log: LogTap) -> Result<CancellationToken, NodeError> {
     let drain = CancellationToken::new();
     let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::system("watching SIGINT"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::system("watching SIGTERM"))?;
@@ -22,6 +24,7 @@ pub fn watch() -> Result<CancellationToken, NodeError> {
             };
             if fired.is_cancelled() {
                 super::tui::restore();
+                log.close();
                 tracing::error!("second signal ({name}): stopping now, what is in flight will be done again");
                 std::process::exit(1);
             }

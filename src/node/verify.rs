@@ -3,9 +3,12 @@
 use std::io::Write;
 
 use super::cli;
+use super::config::Config;
 use super::error::NodeError;
+use super::parts;
 use crate::adapters::dataset::disk::DiskStore;
-use crate::adapters::dataset::verify::{Finding, repair, verify};
+use crate::adapters::dataset::s3::S3Place;
+use crate::adapters::dataset::verify::{Finding, Report, repair, verify};
 use crate::adapters::finished::record::inspect;
 
 /// Findings printed one by one; the rest is counted.
@@ -15,37 +18,25 @@ const SHOWN: usize = 100;
 ///
 /// # Errors
 /// [`NodeError::Incomplete`] when anything is wrong (after mending: still wrong, or lost).
-pub fn run(asked: &cli::Verify, out: &mut dyn Write) -> Result<(), NodeError> {
-    if !asked.dir.is_dir() {
-        return Err(crate::adapters::dataset::StoreError::Missing(asked.dir.display().to_string()).into());
+pub fn run(config: &Config, asked: &cli::Verify, out: &mut dyn Write) -> Result<(), NodeError> {
+    if let Some(place) = asked.dir.to_str().and_then(S3Place::parse)
+        && !asked.repair
+    {
+        let report = parts::bucket(config, place, false, true)?.verify(asked.quick)?;
+        if report.tasks == 0 && report.findings.is_empty() {
+            let dir = asked.dir.display();
+            return Err(NodeError::Incomplete(format!("{dir}: there is no dataset (no object below .manifests/)")));
+        }
+        print(out, &report).map_err(NodeError::system("writing the report"))?;
+        let wrong = || NodeError::Incomplete(format!("{}: something is wrong", asked.dir.display()));
+        return if report.findings.is_empty() { Ok(()) } else { Err(wrong()) };
     }
+    parts::directory(&asked.dir)?;
     let store = DiskStore::new(&asked.dir, false, true);
     let mut report = verify(&store, asked.quick)?;
     let made = inspect(&asked.dir, asked.quick)?;
     report.findings.extend(made.findings);
     let io = NodeError::system("writing the report");
-    let print = |out: &mut dyn Write, report: &crate::adapters::dataset::verify::Report| -> std::io::Result<()> {
-        for finding in report.findings.iter().take(SHOWN) {
-            writeln!(out, "{finding}")?;
-        }
-        if report.findings.len() > SHOWN {
-            writeln!(out, "… and {} more", report.findings.len() - SHOWN)?;
-        }
-        let classes: Vec<String> = report.per_class.iter().map(|(c, n)| format!("{c}: {n}")).collect();
-        writeln!(
-            out,
-            "{} tasks, {} chips ({}), {:.1} MB: {}",
-            report.tasks,
-            report.chips,
-            classes.join(", "),
-            report.bytes as f64 / 1e6,
-            match report.findings.len() {
-                0 => "nothing wrong".to_owned(),
-                1 => "1 finding".to_owned(),
-                n => format!("{n} findings"),
-            }
-        )
-    };
     print(out, &report).map_err(io)?;
     if made.files > 0 {
         let then = if made.outdated {
@@ -78,4 +69,28 @@ pub fn run(asked: &cli::Verify, out: &mut dyn Write) -> Result<(), NodeError> {
         )));
     }
     if after.findings.is_empty() { Ok(()) } else { Err(NodeError::Incomplete("some findings remain".into())) }
+}
+
+/// The findings and the sums, a line each.
+fn print(out: &mut dyn Write, report: &Report) -> std::io::Result<()> {
+    for finding in report.findings.iter().take(SHOWN) {
+        writeln!(out, "{finding}")?;
+    }
+    if report.findings.len() > SHOWN {
+        writeln!(out, "… and {} more", report.findings.len() - SHOWN)?;
+    }
+    let classes: Vec<String> = report.per_class.iter().map(|(c, n)| format!("{c}: {n}")).collect();
+    writeln!(
+        out,
+        "{} tasks, {} chips ({}), {:.1} MB: {}",
+        report.tasks,
+        report.chips,
+        classes.join(", "),
+        report.bytes as f64 / 1e6,
+        match report.findings.len() {
+            0 => "nothing wrong".to_owned(),
+            1 => "1 finding".to_owned(),
+            n => format!("{n} findings"),
+        }
+    )
 }

@@ -111,7 +111,7 @@ async fn work(
     let abandon = CancellationToken::new();
     let store = road.store.clone();
     let (intake, instruments) = road.start(config, settler, abandon.clone());
-    tell(probes, &instruments, &group, store);
+    tell(probes, &instruments, &group, store.clone());
     let interval = config.worker.heartbeat;
     let pulse =
         Pulse { worker, instruments, group: group.clone(), counts: counts.clone(), drain: drain.clone(), interval };
@@ -126,6 +126,8 @@ async fn work(
         // A panic there has been logged, and costs a last word.
         let _ = beating.await;
     }
+    // Others may have been killed while they started; nobody may come after this one.
+    let _ = tokio::task::spawn_blocking(move || store.tidy()).await;
     // What ends the draining counts as much as what ended the work.
     let why = why.and_then(|()| shift.fatal.try_recv().map_or(Ok(()), Err));
     let counts = &shift.counts;

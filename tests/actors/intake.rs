@@ -204,8 +204,14 @@ impl DatasetStore for Waking {
     fn abandon(&self, attempt: &Attempt) {
         self.store.abandon(attempt);
     }
+    fn tidy(&self) {
+        self.store.tidy();
+    }
     fn clear(&self, key: &TaskKey) {
         self.store.clear(key);
+    }
+    fn manifests(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        self.store.manifests(each)
     }
 }
 

@@ -5,6 +5,7 @@
 //! "nothing comes" is waited for, and shortly.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod hosts;
 mod intake;
 mod looks;
 mod pixel_bed;

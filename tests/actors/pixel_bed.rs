@@ -33,7 +33,7 @@ use satellite_pipeline::domain::window::Window;
 use tokio::sync::Semaphore;
 
 use super::scene_kit::{BANDS, CELL, CENTRE, scene};
-use super::stage::{Out, QUICK, Stage, class, health, lane, task};
+use super::stage::{Out, QUICK, Stage, class, health, hosts, lane, task};
 
 pub(crate) const SIZE: u32 = 64;
 
@@ -96,6 +96,7 @@ impl Bed {
         let imagery = Arc::new(Imagery::new(source.clone(), cpu.pool(), 16 << 20));
         let catalog = Arc::new(ScriptedCatalog::new(further));
         let seasons = Seasons::new(vec![Season::new("year", "2023-01-01", "2023-12-31").unwrap()]).unwrap();
+        let hosts = hosts(&imagery);
         let finder = Finder {
             catalog: catalog.clone(),
             imagery: imagery.clone(),
@@ -108,7 +109,7 @@ impl Bed {
             chip_size: SIZE,
             retry: QUICK,
             health: health(),
-            image_health: health(),
+            image_hosts: hosts.clone(),
             cpu: cpu.clone(),
         };
         let reader = BlockReader {
@@ -116,7 +117,7 @@ impl Bed {
             memory: Arc::new(Semaphore::new(16)),
             batch_mb: 1,
             retry: QUICK,
-            health: health(),
+            hosts,
         };
         let pixels = Pixels {
             reader,

@@ -20,7 +20,7 @@ use satellite_pipeline::domain::result::Status;
 use satellite_pipeline::domain::season::{Season, Seasons};
 
 use super::scene_kit::{CELL, CENTRE, parcel, scene};
-use super::stage::{Out, QUICK, Stage, class, health, lane, on_stage, rejections, task};
+use super::stage::{Out, QUICK, Stage, class, health, hosts, lane, on_stage, rejections, task};
 
 struct Bed {
     stage: Stage,
@@ -39,11 +39,12 @@ impl Bed {
         let (pixels, to_pixels) = lane(4);
         let (conclude, concluded) = lane(4);
         let (catalog, cpu) = (Arc::new(catalog), CpuPool::new(1).unwrap());
+        let imagery = Arc::new(Imagery::new(Arc::new(MemorySource::default()), cpu.pool(), 1 << 20));
         let seasons = [("summer", "2023-06-21", "2023-09-22"), ("winter", "2023-01-01", "2023-03-20")];
         let seasons = seasons.map(|(name, first, last)| Season::new(name, first, last).unwrap());
         let finder = Finder {
             catalog: catalog.clone(),
-            imagery: Arc::new(Imagery::new(Arc::new(MemorySource::default()), cpu.pool(), 1 << 20)),
+            imagery: imagery.clone(),
             crs: Crs::lonlat(),
             seasons: Arc::new(pick(Seasons::new(seasons.into()).unwrap())),
             max_cloud: 20.0,
@@ -53,7 +54,7 @@ impl Bed {
             chip_size: 256,
             retry: QUICK,
             health: health(),
-            image_health: health(),
+            image_hosts: hosts(&imagery),
             cpu,
         };
         let scenes = Scenes { worker: "w".into(), finder: Arc::new(finder), max_scenes: 9, pixels, conclude };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Context, Handler, Recipient};
 use satellite_pipeline::actors::health::Health;
+use satellite_pipeline::actors::hosts::Hosts;
 use satellite_pipeline::actors::lane::{Credited, Lane};
 use satellite_pipeline::actors::messages::{Done, Job};
 use satellite_pipeline::actors::retry::RetryPolicy;
@@ -15,6 +16,7 @@ use satellite_pipeline::actors::ticket::{Outcome, Settled, Ticket};
 use satellite_pipeline::adapters::broker::{
     Broker, Delivery, EmbeddedBroker, GroupHandle, GroupSpec, Record, TopicSpec,
 };
+use satellite_pipeline::adapters::imagery::Imagery;
 use satellite_pipeline::domain::classes::ClassId;
 use satellite_pipeline::domain::manifest::Rejection;
 use satellite_pipeline::domain::task::Task;
@@ -30,6 +32,11 @@ pub(crate) const QUICK: RetryPolicy =
 /// A service that is waited for so long.
 pub(crate) fn health() -> Arc<Health> {
     Arc::new(Health::new("the service", Duration::from_millis(100)))
+}
+
+/// Image hosts that are waited for as long.
+pub(crate) fn hosts(imagery: &Arc<Imagery>) -> Arc<Hosts> {
+    Arc::new(Hosts::new(imagery.clone(), Duration::from_millis(100)))
 }
 
 /// Runs a test in an actor system.

@@ -109,13 +109,13 @@ def choose_cells(shapes, size):
     return [list(c) for k in range(3) for c in squares[k * len(squares) // 4][1]]
 
 
-def write_band(path, pixels, metres):
+def write_band(path, pixels, metres, overviews="AVERAGE"):
     import rasterio
     import rasterio.shutil
     from rasterio.io import MemoryFile
 
     profile = dict(
-        driver="GTiff", dtype="uint16", count=1, height=pixels.shape[0], width=pixels.shape[1], crs=f"EPSG:{EPSG}",
+        driver="GTiff", dtype=pixels.dtype, count=1, height=pixels.shape[0], width=pixels.shape[1], crs=f"EPSG:{EPSG}",
         transform=Affine(metres, 0, TILE_X0, 0, -metres, TILE_Y0), nodata=0, tiled=True, blockxsize=1024,
         blockysize=1024,
     )
@@ -125,27 +125,39 @@ def write_band(path, pixels, metres):
         with memory.open() as raster:
             rasterio.shutil.copy(
                 raster, path, driver="COG", BLOCKSIZE="1024", COMPRESS="DEFLATE", PREDICTOR="STANDARD",
-                OVERVIEW_RESAMPLING="AVERAGE", NUM_THREADS="ALL_CPUS", BIGTIFF="NO",
+                OVERVIEW_RESAMPLING=overviews, NUM_THREADS="ALL_CPUS", BIGTIFF="NO",
             )
 
 
-def paint(folder, size, rings, crop):
-    """All bands. Gives the ratio of decoded to file size, overviews included on both sides."""
+def cover(size, rings):
+    """Number of the parcel, from 1, that covers each pixel of 10 m."""
     import rasterio.features
 
     shapes = zip(shapely.polygons(rings), range(1, len(rings) + 1))
-    ground = rasterio.features.rasterize(
+    return rasterio.features.rasterize(
         shapes, (size, size), transform=Affine(10, 0, TILE_X0, 0, -10, TILE_Y0), fill=0, dtype="uint32"
     )
+
+
+def classify(path, ground, crop):
+    """The scene classification: bare or green by crop, a pixel in a hundred unclassified, no cloud."""
+    seen = ground[::2, ::2]
+    scl = np.where(np.concatenate([[0], 1 + crop])[seen] % 3 == 1, 5, 4).astype(np.uint8)
+    scl[np.random.default_rng(6).random(scl.shape, np.float32) < 0.01] = 7
+    write_band(path, scl, 20, "MODE")
+
+
+def paint(folder, ground, rings, crop):
+    """All bands. Gives the ratio of decoded to file size, overviews included on both sides."""
     rng = np.random.default_rng(5)
     bright = np.concatenate([[1.0], rng.normal(1.0, 0.09, len(rings))]).astype(np.float32)
-    cover = np.concatenate([[0], 1 + crop])
+    kind = np.concatenate([[0], 1 + crop])
     level = rng.uniform(500, 3200, (len(CROPS) + 1, len(BANDS))).astype(np.float32)
     ratios = {}
     for band, (_, name, metres) in enumerate(BANDS):
         scale = metres // 10
         seen = ground[::scale, ::scale]
-        dn = level[cover, band] * bright
+        dn = level[kind, band] * bright
         pixels = np.empty(seen.shape, np.uint16)
         noise = np.random.default_rng(100 + band)
         for top in range(0, seen.shape[0], 1024):
@@ -179,6 +191,14 @@ def item(name, size):
             "roles": ["data", "reflectance"],
         }
         for key, band, metres in BANDS
+    }
+    assets["scl"] = {
+        "href": "./SCL.tif",
+        "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+        "proj:shape": [size // 2] * 2,
+        "proj:transform": [20, 0, TILE_X0, 0, -20, TILE_Y0],
+        "raster:bands": [{"nodata": 0, "data_type": "uint8", "spatial_resolution": 20}],
+        "roles": ["data"],
     }
     day = name.split("_")[2]
     return {
@@ -223,7 +243,9 @@ def main():
         rings, crop = parcels(size * 10.0, count)
         shapes = write_parcels(asked.out / "parcels.gpkg", rings, crop)
         cells = choose_cells(shapes, size)
-        ratios = paint(folder, size, rings, crop)
+        ground = cover(size, rings)
+        classify(folder / "SCL.tif", ground, crop)
+        ratios = paint(folder, ground, rings, crop)
         (folder / f"{name}.json").write_text(json.dumps(item(name, size)))
         about = {"parcels": len(rings), "cells": cells, "scene": str(folder.resolve()), "size": size, "ratio": ratios}
     about["seconds"] = round(time.time() - since, 1)

@@ -51,9 +51,10 @@ def expect(truth, what):
 
 
 def spoil(scenes, to):
-    """A copy of the scenes, by links, in which the red band of every scene of the western tile holds no image."""
+    """A copy of the scenes, by links, in which the red band and the classification of every scene of the western tile hold
+    no image: what its parcels need cannot even be found cloudy, so their tasks fail."""
     shutil.copytree(scenes, to, copy_function=lambda a, b: pathlib.Path(b).hardlink_to(a))
-    broken = [f for f in pathlib.Path(to).rglob("B04.tif") if "30TYM" in str(f)]
+    broken = [f for name in ("B04", "SCL") for f in pathlib.Path(to).rglob(f"{name}.tif") if "30TYM" in str(f)]
     expect(broken, "there are scenes of tile 30TYM")
     for file in broken:
         file.unlink()
@@ -184,7 +185,7 @@ def watch(run, browser):
 
 
 def failure(run, browser, progress):
-    expect(progress["tasks_failed"] > 0, f"tasks of the broken tile failed: {progress['statuses']}")
+    expect(progress["tasks_failed"] >= 5, f"tasks of the broken tile failed: {progress['statuses']}")
     cell = browser.web.find_element(By.CSS_SELECTOR, "#map a[tabindex='0']")
     address = cell.get_attribute("href")
     address = address["baseVal"] if isinstance(address, dict) else address
@@ -197,7 +198,15 @@ def failure(run, browser, progress):
     expect(reason == run.api(f"cells/{task}")["reason"] and len(reason) > 20, f"the reason on the page: {reason!r}")
     print(f"{progress['tasks_failed']} tasks failed; the page of task {task} says: {reason}")
     browser.shot("desktop-failed-task")
-    browser.web.back()
+    # All of them, each with its reason and a way to it.
+    browser.web.get(f"{run.url}/tasks?state=failed")
+    listed = {link.get_attribute("href").rsplit("/", 1)[1] for link in browser.web.find_elements(By.CSS_SELECTOR, "main a[href^='/tasks/']")}
+    failed = {str(cell["task"]) for cell in run.api("failures")["cells"]}
+    expect(len(failed) == progress["tasks_failed"] and listed >= failed, f"listed {listed}, failed {failed}")
+    expect(browser.text("main").count("is not a TIFF") >= len(failed), "every failure has its reason on the list")
+    browser.shot("desktop-failures")
+    print(f"the list names all {len(failed)} with their reasons")
+    browser.web.get(run.url)
 
 
 def looks(run, browser):

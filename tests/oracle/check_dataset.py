@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks what `node dataset finish` made with geopandas, numpy, rasterio, shapely and pystac: no code of the pipeline.
+"""Checks what `node dataset finish` made with geopandas, DuckDB, numpy, rasterio, shapely and pystac: no code of the pipeline.
 
     check_dataset.py DIR --gpkg FILE [--config EFFECTIVE.toml]
 
@@ -7,8 +7,8 @@ Index: GeoParquet as geopandas reads it, against the manifests, the files' own g
 blocks drawn again from their description, buffer worked out again chip by chip from distances that geopandas measures,
 and the certificate: parcels burnt again with rasterio, pixels shared, smallest distances. Statistics: numpy over the
 training images. Parcels: every one of the classes, its state worked out again. STAC: JSON schemas of the core
-specification as pystac brings them (offline; extension schemas are not on this machine, so what extensions say is read
-by pystac's extension classes and held against the files), every link and asset followed. Exit code 1 on any difference.
+specification as pystac brings them, and of the extensions (stac_schemas.py); what they say is read by pystac's extension
+classes and held against the files, every link and asset followed. Exit code 1 on any difference.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import pathlib
 import sys
 import time
 
+import duckdb
 import geopandas
 import numpy as np
 import pandas
@@ -37,6 +38,7 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from check_chips import REPOSITORY, Report, Settings, cell_index
 from land import Parcels, move
 from rules import ClassRules, drawn
+from stac_schemas import Extensions
 
 USED = ("train", "val", "test")
 PARTS = ("index", "split", "stats", "parcels", "stac")
@@ -108,6 +110,15 @@ class Check:
         for (manifest, chip), row in zip(self.chips, index.itertuples()):
             self.row(manifest, chip, row)
         report.counts["rows of the index"] = len(index)
+        path = self.dataset / "index.parquet"
+        kinds = dict(duckdb.sql(f"select column_name, column_type from (describe select * from '{path}')").fetchall())
+        report.same("DuckDB's type of the geometry", kinds["geometry"].partition("(")[0], "GEOMETRY")
+        rows = duckdb.sql(f"""select name, split, "class", parcels, image_sha256, bbox.xmin, epoch_us(datetime) from '{path}'""").fetchall()
+        columns = (index[c] for c in ("name", "split", "class", "parcels", "image_sha256"))
+        moments = index["datetime"].astype("datetime64[us, UTC]").astype("int64")
+        same = [(n, s, c, list(p), h, x, t) for n, s, c, p, h, x, t in zip(*columns, boxes[:, 0], moments)]
+        report.same("what DuckDB reads", rows, same)
+        report.counts["rows that DuckDB reads the same"] = sum(a == b for a, b in zip(rows, same))
 
     def row(self, manifest, chip, row):
         name, report = chip["name"], self.report
@@ -311,7 +322,7 @@ class Check:
     def check_stac(self):
         report, root = self.report, self.dataset / "stac"
         collection = pystac.Collection.from_file(str(root / "collection.json"))
-        validator, kinds = JsonSchemaSTACValidator(), collections.Counter()
+        validator, extensions, kinds = JsonSchemaSTACValidator(), Extensions(), collections.Counter()
         rows = self.index.set_index("name")
         for path in root.rglob("*.json"):
             text = json.loads(path.read_text())
@@ -322,7 +333,11 @@ class Check:
                     report.wrong(f"{path}: pystac has no schema for it")
             except pystac.errors.STACValidationError as error:
                 report.wrong(f"{path}: {str(error).splitlines()[0]}")
-            kinds[text["type"]] += 1
+            kinds[f"{text['type'].lower()}s valid by the core schema"] += 1
+            for extension, wrong in extensions.problems(text):
+                kinds[f"{text['type'].lower()}s valid by {extension}"] += wrong is None
+                if wrong:
+                    report.wrong(f"{path}: {extension}: {wrong}")
             for entry in [*text["links"], *text.get("assets", {}).values()]:
                 if entry.get("rel") != "derived_from" and not (path.parent / entry["href"]).resolve().is_file():
                     report.wrong(f"{path}: {entry['href']} leads nowhere")
@@ -339,7 +354,7 @@ class Check:
         bbox = collection.extent.spatial.bboxes[0]
         report.same("extent", bbox, list(self.index.total_bounds))
         for kind, n in kinds.items():
-            report.counts[f"STAC {kind.lower()}s valid by the core schema"] = n
+            report.counts[f"STAC {kind}"] = n
 
     def item(self, item, row):
         report, chip = self.report, item.id

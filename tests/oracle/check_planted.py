@@ -4,7 +4,7 @@
     check_planted.py DIR --gpkg FILE --scenes ROOT [--config EFFECTIVE.toml]
 
 Finds the troubles in the inputs themselves with rasterio, pyogrio and shapely: clouds, BOA offsets that items deny or
-invent, products listed twice, items without a band, scenes cut off by their orbit, parcels that two zones cover, invalid
+invent, ground darker than the offset (or wrapped around by who took it out), products listed twice, items without a band, scenes cut off by their orbit, parcels that two zones cover, invalid
 shapes. Prints for each what was planted, where it met the run, and what of it the dataset contains, which must be
 nothing. A kind that was not planted is a failure too: then nothing was shown. Exit code 1 when anything got through.
 """
@@ -35,7 +35,9 @@ class Dataset:
         self.place, self.chips, self.rejected = place, [], []
         for path in sorted(place.glob(".manifests/*/task_*.json")):
             manifest = json.loads(path.read_text())
-            self.chips += manifest["chips"]
+            # The season the task drew: that of its chips for which nobody had to look further.
+            drawn = {c["season"] for c in manifest["chips"] if c["provenance"].get("widened", "") != "season"}
+            self.chips += [{**c, "asked": drawn} for c in manifest["chips"]]
             self.rejected += manifest["rejected"]
 
     def read(self, kind, chip):
@@ -109,6 +111,38 @@ def offsets(table, data, scenes):
             moved = set(np.unique((raw.astype(int) - image)[(raw > 1001) & (image > 1)]))
             shifted += moved != ({quality.OFFSET} if kind == "raw DNs" else {0})
         table.row(f"scenes with {kind}", len(found), f"{len(chips)} chips of them", shifted, f"{len(chips)} chips")
+
+
+def dark_ground(table, data, scenes, settings):
+    """DNs that are not above the offset become 1: were they 0, dark ground would be called unseen."""
+    planted, met, chips, wrong = 0, 0, 0, 0
+    raw = {s.id for s in scenes.all if s.has(settings.bands) and quality.offset_of(s, settings.harmonise)[0]}
+    for scene in (s for s in scenes.all if s.id in raw):
+        for band in settings.bands:
+            values = opened(scene.file(band)).read(1)
+            planted += int(((values > 0) & (values <= quality.OFFSET)).sum())
+    for chip in (c for c in data.chips if c["item"] in raw):
+        scene = scenes.by_id[chip["collection"], chip["item"]]
+        before = scene.pixels(settings.bands, *where(chip))
+        low = (before > 0) & (before <= quality.OFFSET)
+        met, chips = met + int(low.sum()), chips + bool(low.any())
+        wrong += int((data.read("images", chip)[low] != 1).sum())
+    planted = planted if met else 0  # What no chip shows has shown nothing.
+    table.row("DNs not above the offset", planted, f"{met} of them in {chips} chips, there 1", wrong, f"{met} made 0 or lifted")
+
+
+def wrapped(table, data, scenes, settings):
+    """DNs beyond everything that reflects: the archive subtracted below zero."""
+    bad = [s for s in scenes.all if s.has(settings.bands) and (opened(s.file("B11")).read(1) > quality.SUSPECT).any()]
+    refused = through = 0
+    for chip in data.chips:
+        through += quality.suspect_share(data.read("images", chip)) > settings.max_suspect
+        for scene in bad:
+            if scene.epsg == chip["epsg"] and scene.id != chip["item"] and inside(scene, chip):
+                share = quality.suspect_share(scene.pixels(settings.bands, *where(chip)))
+                refused += share > settings.max_suspect and any(in_season(scene, settings, s) for s in chip["asked"])
+    met = f"{refused} windows passed over for another scene"
+    table.row("scenes wrapped around zero", len(bad) if refused else 0, met, through, f"{len(data.chips)} chips")
 
 
 def twins(table, data, scenes):
@@ -199,6 +233,8 @@ def main():
     data, scenes, table = Dataset(given.dataset), Scenes([given.scenes]), Table()
     clouds(table, data, scenes, settings)
     offsets(table, data, scenes)
+    dark_ground(table, data, scenes, settings)
+    wrapped(table, data, scenes, settings)
     twins(table, data, scenes)
     lacking(table, data, scenes, settings)
     edges(table, data, scenes, settings)

@@ -71,6 +71,9 @@ DAMAGES = {
     "a transform one pixel off": ("index", lambda r: edit_table(r / "index.parquet", "transform", lambda v: v[0].__setitem__(2, v[0][2] + 10))),
     "an item without a geometry": ("stac", lambda r: edit_json(item(r), lambda v: v.pop("geometry"))),
     "an item's transform off": ("stac", lambda r: edit_json(item(r), lambda v: v["properties"]["proj:transform"].__setitem__(2, 0))),
+    "an item of no EPSG code": ("stac", lambda r: edit_json(item(r), lambda v: v["properties"].update({"proj:code": "32630"}))),
+    "an asset of an unknown type of data": ("stac", lambda r: edit_json(item(r), lambda v: v["assets"]["mask"]["raster:bands"][0].update(data_type="byte"))),
+    "a raster's classes in a property": ("stac", lambda r: edit_json(item(r), lambda v: v["properties"]["label:classes"][0].update(name="class"))),
     "an item that is gone": ("stac", lambda r: item(r).unlink()),
 }  # fmt: skip
 

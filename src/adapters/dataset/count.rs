@@ -1,4 +1,4 @@
-//! How many chips of each class a directory holds, by run.
+//! How many chips of each class a dataset holds, by run.
 //!
 //! Contract: reads the manifests' results and nothing else; what cannot be read is left out, because the task
 //! it belongs to will say so itself. Trap: it opens every manifest, so it is for a node's start.
@@ -7,11 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::StoreError;
-use super::disk::DiskStore;
-use super::verify::manifest_files;
+use super::{DatasetStore, StoreError};
 use crate::domain::classes::ClassId;
-use crate::domain::manifest::MAX_BYTES;
 use crate::domain::task::TaskKey;
 
 /// The part of a manifest that is counted.
@@ -26,21 +23,19 @@ struct Counted {
     chips_per_class: BTreeMap<ClassId, u64>,
 }
 
-/// Chips by class of every run the directory holds.
+/// Chips by class of every run the dataset holds.
 ///
 /// # Errors
-/// When the directory of the manifests cannot be listed.
-pub fn chips(store: &DiskStore) -> Result<BTreeMap<String, BTreeMap<ClassId, u64>>, StoreError> {
+/// When the manifests cannot be listed.
+pub fn chips(store: &dyn DatasetStore) -> Result<BTreeMap<String, BTreeMap<ClassId, u64>>, StoreError> {
     let mut runs: BTreeMap<String, BTreeMap<ClassId, u64>> = BTreeMap::new();
-    for path in manifest_files(store)? {
-        let small = std::fs::metadata(&path).is_ok_and(|m| m.len() <= MAX_BYTES);
-        let text = if small { std::fs::read(&path).unwrap_or_default() } else { Vec::new() };
-        let Ok(Head { key, result }) = serde_json::from_slice(&text) else { continue };
+    store.manifests(&mut |text| {
+        let Ok(Head { key, result }) = serde_json::from_slice(text) else { return };
         let counted = runs.entry(key.run).or_default();
         for (class, n) in result.chips_per_class {
             let chips = counted.entry(class).or_default();
             *chips = chips.saturating_add(n);
         }
-    }
+    })?;
     Ok(runs)
 }

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::fs::{FileSystem, SystemFs};
-use super::{Attempt, Committed, DatasetStore, StoreError, file_record, hex, safe_key};
+use super::verify::manifest_files;
+use super::{Attempt, Committed, DatasetStore, StoreError, file_record, safe_key, unique};
 use crate::adapters::failpoint::reach;
 use crate::domain::chip_name::is_safe_stem;
 use crate::domain::manifest::{FileRecord, MAX_BYTES, Manifest};
@@ -32,9 +33,6 @@ pub const MARKER: &str = ".satellite-output";
 /// Name of the file that binds a directory to a run.
 pub const RUN_FILE: &str = "dataset.json";
 
-/// What probes of a starting node are named.
-const PROBE: &str = "probe.";
-
 /// Levels below the root at which directories are never removed: `.staging`, `.staging/RUN` and their like.
 const LASTING_LEVELS: usize = 2;
 
@@ -44,17 +42,17 @@ const BEGIN_TRIES: u32 = 100;
 /// A dataset directory.
 #[derive(Debug)]
 pub struct DiskStore {
-    root: PathBuf,
+    pub(super) root: PathBuf,
     require_marker: bool,
     names_the_run: bool,
     bound: Mutex<HashSet<String>>,
     /// Directories whose own names are known to be safe: those that are made once and never removed.
     lasting: Mutex<HashSet<PathBuf>>,
-    fs: Arc<dyn FileSystem>,
+    pub(super) fs: Arc<dyn FileSystem>,
 }
 
 /// Adds what was done to what to an I/O error.
-fn at<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T, StoreError> {
+pub(super) fn at<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T, StoreError> {
     result.map_err(|source| StoreError::Io { action, path: path.display().to_string(), source })
 }
 
@@ -128,12 +126,12 @@ impl DiskStore {
     }
 
     /// Whether there is anything of this name.
-    fn exists(&self, path: &Path) -> bool {
+    pub(super) fn exists(&self, path: &Path) -> bool {
         self.fs.stat(path).is_ok()
     }
 
     /// Makes a directory below the root with all that lead to it.
-    fn make_dirs(&self, path: &Path) -> Result<(), StoreError> {
+    pub(super) fn make_dirs(&self, path: &Path) -> Result<(), StoreError> {
         let mut tries = 0;
         loop {
             let mut made = Ok(());
@@ -161,7 +159,7 @@ impl DiskStore {
         levels
     }
 
-    fn sync_dir(&self, path: &Path) -> Result<(), StoreError> {
+    pub(super) fn sync_dir(&self, path: &Path) -> Result<(), StoreError> {
         at("syncing", path, self.fs.sync_dir(path))
     }
 
@@ -184,7 +182,7 @@ impl DiskStore {
         self.sync_dir(above)
     }
 
-    fn write_synced(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn write_synced(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         at("writing", path, self.fs.write_synced(path, bytes))
     }
 
@@ -285,54 +283,6 @@ impl DiskStore {
                 let file = format!("{}.tif", chip.name);
                 self.exists(&self.images().join(&file)) && self.exists(&self.masks().join(&file))
             })
-    }
-
-    /// Whether files can be written and linked; `false` when somebody took the probe away meanwhile.
-    fn probe(&self) -> Result<bool, StoreError> {
-        let name = format!("{PROBE}{}", unique()?);
-        let (probe, twin) = (self.staging().join(&name), self.staging().join(name + ".link"));
-        self.write_synced(&probe, b"probe")?;
-        let linked = self.fs.hard_link(&probe, &twin).and_then(|()| gone(self.fs.remove_file(&twin)));
-        let swept = linked.is_err() && !self.exists(&probe);
-        gone(self.fs.remove_file(&probe)).or_else(|e| at("removing", &probe, Err(e)))?;
-        if swept { Ok(false) } else { at("linking", &twin, linked).map(|()| true) }
-    }
-
-    /// Writes the run file if there is none, and insists on its naming this run.
-    fn bind_directory(&self, run: &str) -> Result<(), StoreError> {
-        let path = self.root.join(RUN_FILE);
-        let body = serde_json::json!({ "schema": 1, "run_id": run }).to_string();
-        let draft = self.staging().join(format!("{RUN_FILE}.{}", unique()?));
-        self.make_dirs(&self.staging())?;
-        if !self.exists(&path) {
-            self.write_synced(&draft, body.as_bytes())?;
-            // Err: another node was first; what it wrote is read below.
-            let _ = self.fs.hard_link(&draft, &path);
-            gone(self.fs.remove_file(&draft)).or_else(|e| at("removing", &draft, Err(e)))?;
-            self.sync_dir(&self.root)?;
-        }
-        let raw = at("reading", &path, self.fs.read(&path))?;
-        let json: serde_json::Value = serde_json::from_slice(&raw)
-            .map_err(|e| StoreError::Damaged { path: path.display().to_string(), why: e.to_string() })?;
-        let holds = json["run_id"].as_str().unwrap_or_default().to_owned();
-        if holds != run {
-            return Err(StoreError::OtherRun { dir: self.root.display().to_string(), holds, wants: run.to_owned() });
-        }
-        Ok(())
-    }
-
-    /// Removes what nodes that died while starting have left: drafts of the run file and probes. The run file is
-    /// there, so nobody needs a draft any more; who loses a probe tries again.
-    fn sweep(&self) {
-        let staging = self.staging();
-        let draft = format!("{RUN_FILE}.");
-        for name in self.fs.names(&staging).unwrap_or_default() {
-            if (name.starts_with(&draft) || name.starts_with(PROBE))
-                && let Err(error) = gone(self.fs.remove_file(&staging.join(&name)))
-            {
-                tracing::warn!(name, %error, "a leftover in .staging could not be removed");
-            }
-        }
     }
 }
 
@@ -455,6 +405,11 @@ impl DatasetStore for DiskStore {
 
     fn abandon(&self, attempt: &Attempt) {
         let dir = self.attempt_dir(attempt);
+        // Committed, and then something failed: what is staged is all there is of the task's chips.
+        let manifest = self.read_manifest(&self.manifest_path(&attempt.key));
+        if manifest.is_ok_and(|there| there.is_some_and(|there| there.attempt == attempt.id)) {
+            return;
+        }
         if let Err(error) = self.fs.remove_dir_all(&dir)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -463,23 +418,25 @@ impl DatasetStore for DiskStore {
         // Only when no other attempt of the task is staged.
         let _ = self.fs.remove_dir(&self.task_staging(&attempt.key));
     }
+
+    fn tidy(&self) {
+        self.sweep();
+    }
+
+    fn manifests(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        for path in manifest_files(self)? {
+            if std::fs::metadata(&path).is_ok_and(|m| m.len() <= MAX_BYTES) {
+                each(&std::fs::read(&path).unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A file that is not there need not be removed.
-fn gone(removed: io::Result<()>) -> io::Result<()> {
+pub(super) fn gone(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-/// 128 random bits: unique over machines, restarts and pids.
-fn unique() -> Result<String, StoreError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|e| StoreError::Io {
-        action: "reading",
-        path: "the system's random numbers".into(),
-        source: io::Error::other(e.to_string()),
-    })?;
-    Ok(hex(&bytes))
 }

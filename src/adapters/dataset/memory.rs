@@ -115,4 +115,15 @@ impl DatasetStore for MemoryStore {
     fn abandon(&self, attempt: &Attempt) {
         self.state().staged.remove(&attempt.id);
     }
+
+    fn tidy(&self) {
+        let state = &mut *self.state();
+        state.staged.retain(|_, (key, _)| !state.manifests.contains_key(key));
+    }
+
+    fn manifests(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        let all: Vec<_> = self.state().manifests.values().map(serde_json::to_vec).collect();
+        all.iter().flatten().for_each(|raw| each(raw));
+        Ok(())
+    }
 }

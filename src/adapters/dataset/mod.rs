@@ -14,6 +14,8 @@ pub mod disk;
 pub mod fs;
 pub mod gallery;
 pub mod memory;
+pub mod s3;
+mod threshold;
 pub mod verify;
 
 use crate::domain::failure::Severity;
@@ -72,6 +74,39 @@ pub enum StoreError {
         /// Run that wants it.
         wants: String,
     },
+    /// The object store refused, or did not answer.
+    #[error("{action} {url}: {why}{remedy}")]
+    Object {
+        /// What was being done: `writing`, `listing`, …
+        action: &'static str,
+        /// To what: `s3://BUCKET/KEY`.
+        url: String,
+        /// What the store or the network said.
+        why: String,
+        /// What to do, or nothing.
+        remedy: &'static str,
+        /// Whether it may pass.
+        severity: Severity,
+    },
+    /// `output.require_marker` is set, and the bucket does not have it under the prefix.
+    #[error(
+        "output.dir {0} holds no object `{marker}`: is it the right bucket and prefix? (`aws s3 cp /dev/null {0}/{marker}` marks it)",
+        marker = disk::MARKER
+    )]
+    Unmarked(String),
+    /// A store in which the second writer of a name silently wins.
+    #[error(
+        "output.dir {0}: the store ignores `If-None-Match: *`, so workers could overwrite each other's chips: use a store with conditional writes"
+    )]
+    Unconditional(String),
+    /// Settings of an object store that cannot be used.
+    #[error("output.dir {place}: {why}")]
+    Unusable {
+        /// `s3://BUCKET/PREFIX`.
+        place: String,
+        /// What is wrong, with the remedy.
+        why: String,
+    },
     /// Two different chips want one name.
     #[error("file {0} exists already and is another chip's: output.name_template gives two chips one name")]
     NameTaken(String),
@@ -125,7 +160,13 @@ impl StoreError {
                 _ if source.raw_os_error() == Some(5) => Severity::Transient,
                 _ => Severity::Fatal,
             },
-            Self::Missing(_) | Self::NotMounted(_) | Self::OtherRun { .. } => Severity::Fatal,
+            Self::Object { severity, .. } => *severity,
+            Self::Missing(_)
+            | Self::NotMounted(_)
+            | Self::OtherRun { .. }
+            | Self::Unmarked(_)
+            | Self::Unconditional(_)
+            | Self::Unusable { .. } => Severity::Fatal,
             Self::NameTaken(_) | Self::UnsafeName(_) | Self::Damaged { .. } | Self::Swept(_) => Severity::Permanent,
         }
     }
@@ -179,13 +220,34 @@ pub trait DatasetStore: Send + Sync {
     /// Throws away all staging places of a task that will not be tried any more.
     fn clear(&self, key: &TaskKey);
 
-    /// Throws the staging place away; failures are not worth more than a log line.
+    /// Throws the staging place away, unless the attempt is committed; failures are not worth more than a log line.
     fn abandon(&self, attempt: &Attempt);
+
+    /// Removes what nodes that were killed have left and no redelivery will: probes, and attempts at finished tasks. Called by nodes that come and that go;
+    /// harmless beside others; failures are not worth more than a log line.
+    fn tidy(&self);
+
+    /// Shows the bytes of every manifest, one after the other.
+    ///
+    /// # Errors
+    /// A store that cannot be listed. Manifests that cannot be read are left out: their tasks will say so themselves.
+    fn manifests(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), StoreError>;
 }
 
 /// A run id comes from a message and becomes a directory.
 fn safe_key(key: &TaskKey) -> Result<(), StoreError> {
     if is_safe_run_id(&key.run) { Ok(()) } else { Err(StoreError::UnsafeName(key.run.clone())) }
+}
+
+/// 128 random bits: unique over machines, restarts and pids.
+fn unique() -> Result<String, StoreError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|e| StoreError::Io {
+        action: "reading",
+        path: "the system's random numbers".into(),
+        source: std::io::Error::other(e.to_string()),
+    })?;
+    Ok(hex(&bytes))
 }
 
 /// SHA-256 and length of a file's bytes.

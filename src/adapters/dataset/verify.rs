@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::disk::DiskStore;
 use super::{StoreError, file_record};
-use crate::domain::manifest::{FileRecord, Manifest};
+use crate::domain::manifest::{ChipRecord, FileRecord, Manifest};
 use crate::domain::task::TaskKey;
 
 /// One thing that is wrong.
@@ -73,46 +73,69 @@ pub struct Report {
 /// # Errors
 /// Only when the directory itself cannot be read; what is wrong inside is a [`Finding`].
 pub fn verify(store: &DiskStore, quick: bool) -> Result<Report, StoreError> {
-    let mut report = Report::default();
-    let mut named: HashSet<PathBuf> = HashSet::new();
-    let mut parcels: HashMap<(String, i64, String), ()> = HashMap::new();
+    let mut census = Census::default();
     let mut committed: HashMap<PathBuf, TaskKey> = HashMap::new();
     for path in manifest_files(store)? {
         let manifest = match store.read_manifest(&path) {
             Ok(Some(manifest)) => manifest,
             Ok(None) => continue,
             Err(error) => {
-                report.findings.push(Finding::BadManifest(path, error.to_string()));
+                census.report.findings.push(Finding::BadManifest(path, error.to_string()));
                 continue;
             }
         };
         let key = manifest.key.clone();
-        report.tasks += 1;
+        census.report.tasks += 1;
         committed.insert(store.staging().join(&key.run).join(key.task.to_string()), key.clone());
         for chip in &manifest.chips {
-            report.chips += 1;
-            *report.per_class.entry(chip.class.get()).or_default() += 1;
-            if parcels.insert((key.run.clone(), chip.parcel, chip.season.clone()), ()).is_some() {
-                report.findings.push(Finding::Duplicate(key.clone(), format!("parcel {}", chip.parcel)));
-            }
+            census.chip(&key, chip);
             for (dir, record) in [(store.images(), &chip.image), (store.masks(), &chip.mask)] {
                 let path = dir.join(format!("{}.tif", chip.name));
-                if let Some(finding) = check_file(&key, &path, record, quick) {
-                    report.findings.push(finding);
-                }
-                report.bytes += record.bytes;
-                if !named.insert(path.clone()) {
-                    report.findings.push(Finding::Duplicate(key.clone(), path.display().to_string()));
-                }
+                let found = check_file(&key, &path, record, quick);
+                census.file(&key, path, record, found);
             }
         }
     }
     for dir in [store.images(), store.masks()] {
-        let files = list(&dir)?.into_iter().filter(|p| !named.contains(p));
-        report.findings.extend(files.map(Finding::Orphan));
+        census.orphans(list(&dir)?);
     }
-    find_leftovers(store, &committed, &mut report)?;
-    Ok(report)
+    find_leftovers(store, &committed, &mut census.report)?;
+    Ok(census.report)
+}
+
+/// What manifests say, added up; wherever the dataset is kept.
+#[derive(Debug, Default)]
+pub(super) struct Census {
+    pub(super) report: Report,
+    named: HashSet<PathBuf>,
+    parcels: HashSet<(String, i64, String)>,
+}
+
+impl Census {
+    /// Counts a chip of a task.
+    pub(super) fn chip(&mut self, key: &TaskKey, chip: &ChipRecord) {
+        self.report.chips += 1;
+        *self.report.per_class.entry(chip.class.get()).or_default() += 1;
+        if !self.parcels.insert((key.run.clone(), chip.parcel, chip.season.clone())) {
+            self.report.findings.push(Finding::Duplicate(key.clone(), format!("parcel {}", chip.parcel)));
+        }
+    }
+
+    /// Counts one of its two files, with what was found of it.
+    pub(super) fn file(&mut self, key: &TaskKey, path: PathBuf, record: &FileRecord, found: Option<Finding>) {
+        self.report.findings.extend(found);
+        self.report.bytes += record.bytes;
+        let name = path.display().to_string();
+        if !self.named.insert(path) {
+            self.report.findings.push(Finding::Duplicate(key.clone(), name));
+        }
+    }
+
+    /// Files that are there and that nothing has named.
+    pub(super) fn orphans(&mut self, there: impl IntoIterator<Item = PathBuf>) {
+        let nobody_s = there.into_iter().filter(|path| !self.named.contains(path));
+        self.report.findings.extend(nobody_s.map(Finding::Orphan));
+    }
 }
 
 fn check_file(key: &TaskKey, path: &Path, record: &FileRecord, quick: bool) -> Option<Finding> {

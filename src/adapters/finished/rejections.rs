@@ -21,6 +21,7 @@ use crate::domain::parcel::ScannedParcel;
 use crate::domain::parcel_state::{ParcelState, Totals};
 use crate::domain::plan::{ClassPlan, Plan};
 use crate::domain::sampling::is_drawn;
+use crate::domain::task::TaskKey;
 
 /// Name of the table.
 pub const NAME: &str = "rejections.parquet";
@@ -46,8 +47,8 @@ impl Planned {
     }
 }
 
-/// Why tasks failed that have no manifest: by number.
-pub type Failures = HashMap<u64, String>;
+/// Why tasks failed that have no manifest.
+pub type Failures = HashMap<TaskKey, String>;
 
 #[derive(Default)]
 struct Columns {
@@ -94,7 +95,8 @@ pub struct RejectionWriter<'a> {
     rows: usize,
     run: &'a str,
     outcomes: &'a Outcomes,
-    failures: &'a Failures,
+    /// Of this run, by number.
+    failures: HashMap<u64, &'a str>,
     totals: BTreeMap<ClassId, Totals>,
     /// Parcels of the manifests that were met.
     met: usize,
@@ -123,6 +125,8 @@ impl<'a> RejectionWriter<'a> {
             field("lat", &c.lat, true),
         ];
         let table = TableWriter::begin(to, NAME, fields, Vec::new())?;
+        let of_run = failures.iter().filter(|(key, _)| key.run == run);
+        let failures = of_run.map(|(key, why)| (key.task, why.as_str())).collect();
         Ok(Self { table, columns: c, rows: 0, run, outcomes, failures, totals: BTreeMap::new(), met: 0 })
     }
 
@@ -148,7 +152,7 @@ impl<'a> RejectionWriter<'a> {
             };
             return self.row(parcel.id, class, (ParcelState::NoTask, reason), None, lon.zip(lat));
         };
-        let (outcomes, failures) = (self.outcomes, self.failures);
+        let (outcomes, failures) = (self.outcomes, &self.failures);
         let state = if !is_drawn(planned.seed, parcel.id, chance) {
             (ParcelState::NotDrawn, "")
         } else if let Some(outcome) = outcomes.of(parcel.id) {
@@ -158,7 +162,7 @@ impl<'a> RejectionWriter<'a> {
             let state = if status.is_skip() { ParcelState::Skipped } else { ParcelState::Unaccounted };
             (state, status.as_str())
         } else if let Some(reason) = failures.get(&task) {
-            (ParcelState::Failed, reason.as_str())
+            (ParcelState::Failed, *reason)
         } else {
             (ParcelState::NotDone, "")
         };

@@ -197,8 +197,9 @@ fn properties(shared: &Shared<'_>, manifest: &Manifest, chip: &ChipRecord, split
         "label:properties": null,
         "label:tasks": ["segmentation"],
         "label:description": "Crop class of every labelled parcel, by number; 0 has no label",
-        "label:classes": [{ "name": "class", "classes": names }],
-        "label:overviews": [{ "property_key": "class", "counts": shown.collect::<Vec<_>>() }],
+        // In a raster no property holds the class: the name is null, and the overview has no key.
+        "label:classes": [{ "name": null, "classes": names }],
+        "label:overviews": [{ "counts": shown.collect::<Vec<_>>() }],
         "satellite:class": chip.class,
         "satellite:class_name": name(chip.class.get()),
         "satellite:parcel": chip.parcel,

@@ -261,6 +261,16 @@ impl Http {
     }
 }
 
+/// The host that an href names, with its port where it states one; all local files are one host.
+pub fn host_of(href: &str) -> String {
+    let Ok(url) = Url::parse(href) else { return String::new() };
+    match (url.host_str(), url.port()) {
+        _ if url.scheme() == "file" => "(local files)".to_owned(),
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (host, _) => host.unwrap_or_default().to_owned(),
+    }
+}
+
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }

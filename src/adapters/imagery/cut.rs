@@ -7,6 +7,7 @@
 //! Trap: an odd 10 m origin starts in the middle of a 20 m pixel.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::block::Samples;
@@ -90,8 +91,14 @@ impl Cut {
     /// Writes the window, row-major, into `out` (`rows * cols` samples); `None` when a block is missing
     /// from `blocks`.
     pub fn copy(&self, cog: &Cog, blocks: &HashMap<u32, Arc<Samples>>, out: &mut [u16]) -> Option<()> {
-        let reader = Reader { cog, blocks };
-        if self.cols.second.is_empty() { self.copy_nearest(&reader, out) } else { self.copy_bilinear(&reader, out) }
+        let rows = self.rows.span();
+        if self.cols.second.is_empty() {
+            self.copy_nearest(&Reader::new(cog, blocks, rows, &self.cols.first)?, out)
+        } else {
+            let (left, right) = self.cols.span();
+            let span: Vec<u32> = (left..=right).collect();
+            self.copy_bilinear(&Reader::new(cog, blocks, rows, &span)?, left, out)
+        }
     }
 
     fn copy_nearest(&self, reader: &Reader<'_>, out: &mut [u16]) -> Option<()> {
@@ -102,23 +109,22 @@ impl Cut {
             if before == Some(row) {
                 out.copy_within(at - width..at, at);
             } else {
-                reader.row(row, &self.cols.first, self.cols.doubled, &mut out[at..at + width])?;
+                reader.row(row, self.cols.doubled, &mut out[at..at + width])?;
             }
             before = Some(row);
         }
         Some(())
     }
 
-    fn copy_bilinear(&self, reader: &Reader<'_>, out: &mut [u16]) -> Option<()> {
-        let (left, right) = self.cols.span();
-        let span: Vec<u32> = (left..=right).collect();
-        let (mut upper, mut lower) = (vec![0u16; span.len()], vec![0u16; span.len()]);
+    /// `reader` reads all columns from `left` on.
+    fn copy_bilinear(&self, reader: &Reader<'_>, left: u32, out: &mut [u16]) -> Option<()> {
+        let (mut upper, mut lower) = (vec![0u16; reader.cols.len()], vec![0u16; reader.cols.len()]);
         let width = self.cols.first.len();
         let mut held = None;
         for (i, (&top, &(bottom, down))) in self.rows.first.iter().zip(&self.rows.second).enumerate() {
             if held != Some((top, bottom)) {
-                reader.row(top, &span, false, &mut upper)?;
-                reader.row(bottom, &span, false, &mut lower)?;
+                reader.row(top, false, &mut upper)?;
+                reader.row(bottom, false, &mut lower)?;
                 held = Some((top, bottom));
             }
             let line = &mut out[i * width..(i + 1) * width];
@@ -154,34 +160,57 @@ fn weigh(corners: [(u16, f64); 4]) -> u16 {
     if weight > 0.0 { (sum / weight + 0.5).floor() as u16 } else { 0 }
 }
 
+/// Some columns of a band, out of the blocks that hold them.
 struct Reader<'a> {
-    cog: &'a Cog,
-    blocks: &'a HashMap<u32, Arc<Samples>>,
+    block_width: usize,
+    block_height: u32,
+    /// Columns, ascending.
+    cols: &'a [u32],
+    /// Columns of one block each, from the left: which ones, and the block's own first column.
+    runs: Vec<(Range<usize>, u32)>,
+    /// The blocks of each run, row of blocks by row of blocks from `top` on.
+    tiles: Vec<&'a Samples>,
+    top: u32,
 }
 
-impl Reader<'_> {
-    /// Source pixels `cols` (ascending) of source row `row`; `doubled`: what [`doubled`] says of them.
-    fn row(&self, row: u32, cols: &[u32], doubled: bool, out: &mut [u16]) -> Option<()> {
-        let (bw, bh) = (self.cog.block_width, self.cog.block_height);
-        let (down, inner) = (row / bh, (row % bh) as usize * bw as usize);
-        let mut at = 0;
+impl<'a> Reader<'a> {
+    /// A reader of the rows from `top` to `bottom`; `None` when a block is missing.
+    fn new(
+        cog: &Cog,
+        blocks: &'a HashMap<u32, Arc<Samples>>,
+        (top, bottom): (u32, u32),
+        cols: &'a [u32],
+    ) -> Option<Self> {
+        let (bw, bh) = (cog.block_width, cog.block_height);
+        let (mut runs, mut at) = (Vec::new(), 0);
         while at < cols.len() {
             let across = cols[at] / bw;
             let end = at + cols[at..].partition_point(|c| c / bw == across);
-            let block = self.blocks.get(&(down * self.cog.across() + across))?;
-            let first = across * bw;
-            match &**block {
-                Samples::U16(v) => {
-                    copy_run(v.get(inner..inner + bw as usize)?, first, &cols[at..end], doubled, &mut out[at..end])
-                }
+            runs.push((at..end, across * bw));
+            at = end;
+        }
+        let (top, bottom) = (top / bh, bottom / bh);
+        let numbers = (top..=bottom).flat_map(|down| runs.iter().map(move |run| down * cog.across() + run.1 / bw));
+        let tiles = numbers.map(|number| blocks.get(&number).map(|b| &**b)).collect::<Option<_>>()?;
+        Some(Self { block_width: bw as usize, block_height: bh, cols, runs, tiles, top })
+    }
+
+    /// The columns of source row `row`; `doubled`: what [`doubled`] says of them.
+    fn row(&self, row: u32, doubled: bool, out: &mut [u16]) -> Option<()> {
+        let start = (row % self.block_height) as usize * self.block_width;
+        let line = start..start + self.block_width;
+        let tiles = &self.tiles[(row / self.block_height - self.top) as usize * self.runs.len()..];
+        for ((run, first), tile) in self.runs.iter().zip(tiles) {
+            let (cols, out) = (&self.cols[run.clone()], &mut out[run.clone()]);
+            match tile {
+                Samples::U16(v) => copy_run(v.get(line.clone())?, *first, cols, doubled, out),
                 Samples::U8(v) => {
-                    let line = v.get(inner..inner + bw as usize)?;
-                    for (o, c) in out[at..end].iter_mut().zip(&cols[at..end]) {
+                    let line = v.get(line.clone())?;
+                    for (o, c) in out.iter_mut().zip(cols) {
                         *o = u16::from(line[(c - first) as usize]);
                     }
                 }
             }
-            at = end;
         }
         Some(())
     }

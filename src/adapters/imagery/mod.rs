@@ -14,13 +14,14 @@ pub mod overview;
 pub mod ranges;
 pub mod source;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use quick_cache::sync::{Cache, DefaultLifecycle, GuardResult, PlaceholderGuard};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use tokio::task::JoinSet;
@@ -28,6 +29,7 @@ use tokio::task::JoinSet;
 use self::block::{BlockError, Samples};
 use self::header::Cog;
 use self::source::RangeSource;
+use crate::adapters::http::host_of;
 use crate::domain::failure::{Failure, Severity};
 
 /// Why pixels could not be had.
@@ -140,6 +142,12 @@ pub fn cache_options(bytes: u64) -> OptionsBuilder {
     options
 }
 
+/// Hosts of which a working file is remembered.
+const MAX_HOSTS: usize = 256;
+
+/// Other hosts that are asked in place of one that never answered.
+const OTHERS_ASKED: usize = 4;
+
 /// Outcome of one block.
 pub type BlockResult = Result<Arc<Samples>, ImageryError>;
 
@@ -150,7 +158,8 @@ pub struct Imagery {
     headers: Cache<String, Arc<Cog>>,
     blocks: Blocks,
     stats: Arc<ImageryStats>,
-    last_good: Mutex<Option<String>>,
+    /// By host, the file that was opened last.
+    last_good: Mutex<BTreeMap<String, String>>,
 }
 
 impl Imagery {
@@ -180,19 +189,33 @@ impl Imagery {
         let open = async {
             let cog = Cog::open(&*self.source, href).await?;
             self.stats.headers.fetch_add(1, Relaxed);
-            *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Some(href.to_owned());
+            self.remember(href);
             Ok(Arc::new(cog))
         };
         self.headers.get_or_insert_async(href, open).await
     }
 
-    /// Whether the host of the file opened last still gives a byte of it: asked when another file cannot be
-    /// had, to tell a sick file from a sick host. False before any file was opened.
-    pub async fn answers(&self) -> bool {
-        let href = self.last_good.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match href {
-            Some(href) => self.source.range_upto(&href, 0..1).await.is_ok(),
-            None => false,
+    /// Whether a host still gives a byte of the file that was opened last there: asked when another file cannot be
+    /// had, to tell a sick file from a sick host. A host that never gave anything is not told from a mistake in an item:
+    /// for such a one others are asked, so false means that nobody answers. False before any file was opened.
+    pub async fn answers(&self, host: &str) -> bool {
+        let files: Vec<String> = {
+            let known = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
+            match known.get(host) {
+                Some(file) => vec![file.clone()],
+                None => known.values().take(OTHERS_ASKED).cloned().collect(),
+            }
+        };
+        let asked = files.iter().map(|href| self.source.range_upto(href, 0..1));
+        join_all(asked).await.iter().any(Result::is_ok)
+    }
+
+    /// Remembers a file that works, for as many hosts as are worth telling apart.
+    fn remember(&self, href: &str) {
+        let mut known = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
+        let host = host_of(href);
+        if known.len() < MAX_HOSTS || known.contains_key(&host) {
+            known.insert(host, href.to_owned());
         }
     }
 

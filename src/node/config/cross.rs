@@ -5,7 +5,8 @@
 
 use super::error::ConfigError;
 use super::imagery_sections::{SEASON_BY_CLASS, SEASON_WORDS};
-use super::sections::{CellOrder, Compression, SamplingMode};
+use super::output::Compression;
+use super::sections::{CellOrder, SamplingMode};
 use super::{Config, ConfigErrors};
 use crate::domain::band::Band;
 
@@ -78,6 +79,14 @@ impl Config {
                 let problem = "goes by targets, and sampling.mode = \"basic\" has none";
                 found.push(self.conflict("sampling.stop_when_filled", problem));
             }
+        }
+        if self.output.bucket().is_some()
+            && self.output.s3_endpoint().is_some_and(|url| url.starts_with("http:"))
+            && !self.output.s3_allow_http
+        {
+            let problem =
+                "is not https, and chips would travel in the clear: use https, or set output.s3_allow_http = true";
+            found.push(self.conflict("output.s3_endpoint", problem));
         }
         if self.output.compression == Compression::Deflate && self.output.compression_level > 12 {
             found.push(self.conflict("output.compression_level", "deflate has levels 1 to 12"));

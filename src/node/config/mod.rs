@@ -13,6 +13,7 @@ mod imagery_sections;
 mod layer;
 mod metrics;
 mod monitor;
+mod output;
 mod rules;
 mod secret;
 mod sections;
@@ -37,10 +38,10 @@ pub use imagery_sections::{
 };
 pub use metrics::Metrics;
 pub use monitor::{Monitor, Ui};
+pub use output::{Compression, Output};
 pub use secret::{Address, Properties, Token};
 pub use sections::{
-    CellOrder, Compression, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Output, Parcels, Run, Sampling,
-    SamplingMode, Worker,
+    CellOrder, EMBEDDED, Grid, Imagery, Kafka, Log, LogFormat, Parcels, Run, Sampling, SamplingMode, Worker,
 };
 
 use layer::{Errors, Layer};

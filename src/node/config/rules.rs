@@ -325,7 +325,17 @@ pub(super) const KEYS: &[Key] = &[
     num("labels.erode_m", 0.0, 1000.0, "metres, 0 to 1000"),
     Key { name: "labels.unlabelled", rule: Rule::IntIf(|n| n == 0 || n == 255), allowed: "0 or 255" },
     num("labels.min_share", 0.0, 1.0, "a number from 0 to 1"),
-    txt("output.dir", text::some_path, "a path, not empty"),
+    txt(
+        "output.dir",
+        text::place,
+        "a path, or s3://BUCKET/PREFIX (bucket: 3 to 63 small letters, digits, `-`, `.`; prefix: letters, digits, `-`, `_`, `.`, `=`, `+`, `/`)",
+    ),
+    txt(
+        "output.s3_endpoint",
+        text::service,
+        "an http(s) URL without user part and query, or \"\" (by AWS_ENDPOINT_URL)",
+    ),
+    flag("output.s3_allow_http"),
     txt(
         "output.name_template",
         text::template,

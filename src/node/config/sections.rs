@@ -191,34 +191,6 @@ pub struct Imagery {
     pub allow_file_hrefs: bool,
 }
 
-/// Compression of the written files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Compression {
-    /// Zstandard.
-    Zstd,
-    /// Deflate (zlib).
-    Deflate,
-    /// None.
-    None,
-}
-
-/// `[output]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Output {
-    /// Directory of the dataset.
-    pub dir: PathBuf,
-    /// Name of a pair, with placeholders, without ending.
-    pub name_template: String,
-    /// Compression.
-    pub compression: Compression,
-    /// Level of the compression; not used for [`Compression::None`].
-    pub compression_level: i32,
-    /// Whether to refuse a directory that holds no dataset yet.
-    pub require_marker: bool,
-}
-
 /// `[worker]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -9,6 +9,7 @@ use chrono::NaiveDate;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
+use crate::adapters::dataset::s3::S3Place;
 use crate::domain::task::is_safe_run_id;
 
 /// Bands there are, in the order they are written by default.
@@ -27,6 +28,17 @@ pub(super) fn path(s: &str) -> bool {
 
 pub(super) fn some_path(s: &str) -> bool {
     !s.is_empty() && path(s)
+}
+
+/// A directory, or a bucket and a prefix.
+pub(super) fn place(s: &str) -> bool {
+    some_path(s) && (!S3Place::is_meant(s) || S3Place::parse(s).is_some())
+}
+
+/// Address of an S3 service: no secret may hide in it.
+pub(super) fn service(s: &str) -> bool {
+    let plain = |u: Url| u.username().is_empty() && u.password().is_none() && u.query().is_none();
+    s.is_empty() || (web(s) && Url::parse(s).is_ok_and(plain))
 }
 
 /// Address of an item: something to put its id into.

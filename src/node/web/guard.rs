@@ -13,9 +13,10 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use maud::{DOCTYPE, html};
+use maud::html;
 use sha2::{Digest as _, Sha256};
 
+use super::document::{document, files};
 use super::problem;
 use crate::adapters::dataset::hex;
 use crate::node::config::Monitor;
@@ -131,32 +132,21 @@ pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
 
 /// The question for the token.
 fn ask(text: &str) -> Response {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "Token · satellite-pipeline" }
-                link rel="stylesheet" href="/style.css";
-                link rel="icon" href="/icon.svg";
+    let body = html! {
+        main.narrow {
+            h1 { "satellite-pipeline" }
+            p { (text) }
+            form method="get" action="/" {
+                label for="token" { "Token" }
+                input #token name="token" type="password" autocomplete="current-password" required autofocus;
+                button { "Show the run" }
             }
-            body {
-                main.narrow {
-                    h1 { "satellite-pipeline" }
-                    p { (text) }
-                    form method="get" action="/" {
-                        label for="token" { "Token" }
-                        input #token name="token" type="password" autocomplete="current-password" required autofocus;
-                        button { "Show the run" }
-                    }
-                    p.faint { "Programs send " code { "Authorization: Bearer TOKEN" } "." }
-                }
-            }
+            p.faint { "Programs send " code { "Authorization: Bearer TOKEN" } "." }
         }
     };
+    let page = document("Token · satellite-pipeline", &files(), &body);
     let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::WWW_AUTHENTICATE, "Bearer")];
-    (StatusCode::UNAUTHORIZED, headers, page.into_string()).into_response()
+    (StatusCode::UNAUTHORIZED, headers, page).into_response()
 }
 
 #[cfg(test)]

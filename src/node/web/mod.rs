@@ -7,6 +7,7 @@
 
 mod api;
 pub(crate) mod chart;
+pub(crate) mod document;
 mod guard;
 mod live;
 pub(crate) mod map;

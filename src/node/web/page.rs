@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{Html, IntoResponse, Response};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
 use super::Site;
+use super::document::{document, files};
 use super::moment::Moment;
 
 /// What a page is besides its content.
@@ -46,47 +47,38 @@ pub(super) fn run_line(moment: &Moment) -> Markup {
 /// A whole page.
 pub(super) fn answer(moment: &Moment, frame: &Frame<'_>, content: &Markup) -> Response {
     let run = moment.run().unwrap_or("without a plan yet");
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (frame.title) " · run " (run) }
-                link rel="stylesheet" href="/style.css";
-                link rel="icon" href="/icon.svg";
-                @if let Some(seconds) = frame.again_s {
-                    noscript { meta http-equiv="refresh" content=(seconds); }
+    let more = html! {
+        (files())
+        @if let Some(seconds) = frame.again_s {
+            noscript { meta http-equiv="refresh" content=(seconds); }
+        }
+        @if frame.live { script src="/live.js" defer {} }
+    };
+    let body = html! {
+        a.skip href="#content" { "Skip to the content" }
+        header {
+            p.brand { "satellite-pipeline" }
+            p #run { (run_line(moment)) }
+            nav aria-label="Pages" {
+                @for (address, name) in PLACES {
+                    a href=(address) aria-current=[(address == frame.here).then_some("page")] { (name) }
                 }
-                @if frame.live { script src="/live.js" defer {} }
             }
-            body {
-                a.skip href="#content" { "Skip to the content" }
-                header {
-                    p.brand { "satellite-pipeline" }
-                    p #run { (run_line(moment)) }
-                    nav aria-label="Pages" {
-                        @for (address, name) in PLACES {
-                            a href=(address) aria-current=[(address == frame.here).then_some("page")] { (name) }
-                        }
-                    }
-                    @if frame.live {
-                        // Filled in by the script, so that without it nobody waits for what does not come.
-                        p #link role="status" {}
-                    }
-                }
-                main #content class=[frame.live.then_some("panels")] { (content) }
-                footer {
-                    p { "The same as JSON: "
-                        @for (i, name) in ["progress", "classes", "workers", "cells", "failures"].iter().enumerate() {
-                            @if i > 0 { ", " }
-                            a href={ "/api/v1/" (name) } { (name) }
-                        }
-                    }
+            @if frame.live {
+                // Filled in by the script, so that without it nobody waits for what does not come.
+                p #link role="status" {}
+            }
+        }
+        main #content class=[frame.live.then_some("panels")] { (content) }
+        footer {
+            p { "The same as JSON: "
+                @for (i, name) in ["progress", "classes", "workers", "cells", "failures"].iter().enumerate() {
+                    @if i > 0 { ", " }
+                    a href={ "/api/v1/" (name) } { (name) }
                 }
             }
         }
     };
-    Html(page.into_string()).into_response()
+    let page = document(&format!("{} · run {run}", frame.title), &more, &body);
+    Html(page).into_response()
 }

@@ -153,7 +153,7 @@ fn newest(view: &View, dataset: bool) -> Markup {
         @match run {
             Some(run) if dataset && !shown.is_empty() => ul.chips { @for (task, chip) in shown { li { (pair(run, task, chip)) } } },
             _ if shown.is_empty() => p.faint { "None yet." },
-            _ => p.faint { "Pictures are there where the monitor sees the dataset: output.dir is not on this machine." },
+            _ => p.faint { "Pictures are there where the monitor sees the dataset: output.dir is no directory of this machine." },
         }
     }
 }
