@@ -343,7 +343,7 @@ mod tests {
     fn every_length_comes_back_at_every_distance() {
         for row in [1, 2, 3, 7, 16, 512, 8192, FARTHEST, FARTHEST + 1] {
             for extra in (0..600).step_by(1 + row / 500) {
-                let raw: Vec<u8> = (0..row + extra).map(|i| (i % row * 167 >> 3) as u8).collect();
+                let raw: Vec<u8> = (0..row + extra).map(|i| ((i % row * 167) >> 3) as u8).collect();
                 assert_eq!(back(&raw, row).1, raw, "row {row}, {extra} more");
             }
         }

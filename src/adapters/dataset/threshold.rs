@@ -5,8 +5,8 @@
 //! sweeping notices and goes on. Trap: an attempt at a task that is not finished is never taken away here; its redelivery
 //! will count it.
 
-use super::disk::{DiskStore, RUN_FILE, at, gone, unique};
-use super::{DatasetStore as _, StoreError};
+use super::disk::{DiskStore, RUN_FILE, at, gone};
+use super::{DatasetStore as _, StoreError, unique};
 use crate::domain::task::TaskKey;
 
 /// What probes are named.
