@@ -77,7 +77,7 @@ pub struct Simulate {
     /// Operations the output does for all workers together, per s
     #[arg(long, value_name = "N", default_value_t = 0.0, value_parser = positive)]
     pub store_rate: f64,
-    /// Operations for a chip, a third of it for a task's manifest (12: two files over NFS; 2: two objects)
+    /// Operations for a chip, a third of it for a task's manifest (12: two files over NFS; 7: a bucket)
     #[arg(long, value_name = "N", default_value_t = 12.0, value_parser = positive)]
     pub store_ops: f64,
     /// Messages the broker takes, per s; a task costs four

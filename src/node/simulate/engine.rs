@@ -137,18 +137,21 @@ pub(super) fn run(model: &Model, tasks: &[Todo], workers: u32) -> Outcome {
     engine.run()
 }
 
-/// Who has each partition after the workers came one by one: the sticky assignor goes through the partitions and moves one
-/// to the newcomer where its owner has two more than that.
+/// Who has each partition after the workers came one by one: the sticky assignor goes through the partitions and moves to
+/// the newcomer what others have too many of, so that nobody has two more than another.
 fn owners(partitions: u32, workers: u32) -> Vec<u32> {
     let mut owners = vec![0; partitions as usize];
     let mut counts = vec![0u32; workers as usize];
     counts[0] = partitions;
-    for new in 1..workers as usize {
-        for owner in &mut owners {
-            if counts[*owner as usize] > counts[new] + 1 {
-                counts[*owner as usize] -= 1;
-                counts[new] += 1;
-                *owner = new as u32;
+    for new in 1..workers {
+        let share = partitions / (new + 1);
+        for most in [partitions.div_ceil(new + 1), share] {
+            for owner in &mut owners {
+                if counts[*owner as usize] > most && counts[new as usize] < share {
+                    counts[*owner as usize] -= 1;
+                    counts[new as usize] += 1;
+                    *owner = new;
+                }
             }
         }
     }
@@ -452,7 +455,7 @@ mod tests {
             let owners = owners(partitions, workers);
             let count = |w| owners.iter().filter(|o| **o == w).count();
             let counts: Vec<usize> = (0..workers).map(count).collect();
-            assert!(counts.iter().max() <= counts.iter().min().map(|n| n + 2).as_ref(), "{counts:?}");
+            assert!(counts.iter().max() <= counts.iter().min().map(|n| n + 1).as_ref(), "{counts:?}");
         }
     }
 }

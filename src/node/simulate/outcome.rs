@@ -5,6 +5,9 @@
 
 use super::super::table::Table;
 
+/// How many of [`Shares::by_name`] belong to all workers together.
+const SHARED: usize = 6;
+
 /// Share above which something counts as saturated.
 const SATURATED: f64 = 0.8;
 
@@ -26,7 +29,7 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Shares by name: what all workers share first, because its queue fills the workers' own bounds.
+    /// Shares by name: what all workers share, then what each has.
     fn by_name(&self) -> [(&'static str, Option<f64>); 12] {
         [
             ("image host, requests", self.image_requests),
@@ -44,10 +47,16 @@ impl Shares {
         ]
     }
 
-    /// What limits: the first that is saturated.
+    /// What limits: the most saturated of what all share, because its queue fills the workers' own bounds; else the
+    /// most saturated of those.
     fn limit(&self) -> &'static str {
-        let saturated = self.by_name().into_iter().find(|(_, share)| share.is_some_and(|s| s >= SATURATED));
-        saturated.map_or("waiting (tasks_in_flight)", |(name, _)| name)
+        let all = self.by_name();
+        let busiest = |of: &[(&'static str, Option<f64>)]| {
+            let saturated = of.iter().filter_map(|(name, share)| Some((*name, share.filter(|s| *s >= SATURATED)?)));
+            saturated.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(name, _)| name)
+        };
+        let (shared, own) = all.split_at(SHARED);
+        busiest(shared).or_else(|| busiest(own)).unwrap_or("waiting (tasks_in_flight)")
     }
 }
 
