@@ -1,6 +1,6 @@
 //! The dataset in a bucket of an S3-compatible store.
 //!
-//! Contract: the same names and the same promises as on a file system ([`super::disk`]); [`objects`] holds the protocol.
+//! Contract: the same names and the same promises as on a file system ([`super::disk`]); `objects` holds the protocol.
 //! The store must know conditional writes (`If-None-Match: *`), which is tried before anything is done, and be
 //! consistent: what was written is listed. Credentials come from the variables AWS_* or from the machine's role, and are
 //! never printed. Nothing is tried again here. Trap: calls wait for the network on threads of the store's own, so they may
