@@ -49,8 +49,13 @@ fn run(what: &str, stops: bool) -> (Cluster, Outcome) {
     let workers = ["a", "b"].map(|id| cluster.worker(id));
     if stops {
         monitor.until("a class is filled", |n| n.log().contains("class has enough chips"));
+        // The workers hold still while nobody counts: else there may be nothing left to stop.
+        workers.iter().for_each(|w| w.signal("STOP"));
         monitor.kill();
         monitor = cluster.start(&MONITOR);
+        monitor.until("the next one knows it", |n| n.log().contains("class has enough chips"));
+        monitor.until("it has said so", |_| !said(&cluster).is_empty());
+        workers.iter().for_each(|w| w.signal("CONT"));
     }
     let outcome = Outcome::of(&monitor.ends(0));
     workers.into_iter().for_each(|w| drop(w.ends(0)));
