@@ -54,7 +54,7 @@ fn run(what: &str, stops: bool) -> (Cluster, Outcome) {
         monitor.kill();
         monitor = cluster.start(&MONITOR);
         monitor.until("the next one knows it", |n| n.log().contains("class has enough chips"));
-        monitor.until("it has said so", |_| !said(&cluster).is_empty());
+        monitor.until("it has said so", |_| said(&cluster).iter().any(|(_, record)| !record.filled.is_empty()));
         workers.iter().for_each(|w| w.signal("CONT"));
     }
     let outcome = Outcome::of(&monitor.ends(0));
@@ -101,7 +101,8 @@ fn kafka_classes_that_have_enough_stop_within_seconds_and_everybody_ends() {
     stopped.assert_reached(&undisturbed);
     let (asked, would) = (cluster.server.stats().total().requests, plain.server.stats().total().requests);
     eprintln!("without {undisturbed:?}, {would} requests\nwith    {stopped:?}, {asked} requests");
-    assert!(stopped.statuses["skipped_quota"] > 0 && asked < would);
+    // Requests depend on which worker holds which blocks; `node_quota` counts them, with one worker.
+    assert!(stopped.statuses["skipped_quota"] > 0 && stopped.statuses["success"] < undisturbed.statuses["success"]);
 
     let (results, said, largest) = (results(&cluster), said(&cluster), largest(&plain));
     assert!(said.windows(2).all(|pair| pair[0].1.sequence <= pair[1].1.sequence), "the second monitor knows no less");
