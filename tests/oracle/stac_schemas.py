@@ -24,11 +24,13 @@ LABEL = "https://stac-extensions.github.io/label/v1.0.1/schema.json"
 def fetched():
     """The source packages, downloaded when one is not there yet."""
     place = pathlib.Path(sys.prefix) / "schemas"
-    wanted = [line.split()[0].replace("-", "_").replace("==", "-") for line in LIST.read_text().splitlines() if line[0] != "#"]
-    paths = [place / f"{name}.tar.gz" for name in wanted]
+    wanted = [line.split()[0].split("==") for line in LIST.read_text().splitlines() if line[0] != "#"]
+    paths = [place / f"{name.replace('-', '_')}-{version}.tar.gz" for name, version in wanted]
     if not all(path.is_file() for path in paths):
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download", "--no-deps"]
-        subprocess.run([*pip, "--no-binary", ":all:", "--dest", str(place), "--requirement", str(LIST)], check=True)
+        # Sources of these alone: pip looks into them with a build tool, which had better be a wheel.
+        sources = ",".join(name for name, _ in wanted)
+        subprocess.run([*pip, "--no-binary", sources, "--dest", str(place), "--requirement", str(LIST)], check=True)
     return paths
 
 
