@@ -2,18 +2,17 @@
 //!
 //! Contract: a host is what an href names, with its port; `file:` hrefs share one. Before a host is called down it is
 //! asked for a byte of a file it gave before ([`Imagery::answers`]). A host that never gave one is not an outage while
-//! others answer: an item with a wrong href fails its task and does not stop the node. Bounded: 256 hosts have a breaker of their own, those
-//! beyond share one, so that items cannot make us remember without end.
+//! others answer: an item with a wrong href fails its task and does not stop the node. Bounded: [`MAX_HOSTS`] hosts have
+//! a breaker of their own, those beyond share one, so that items cannot make us remember without end.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::health::Health;
-use crate::adapters::http::host_of;
+use crate::adapters::http::{MAX_HOSTS, host_of};
 use crate::adapters::imagery::Imagery;
 
-const MAX_HOSTS: usize = 256;
 const OTHERS: &str = "(others)";
 
 /// The hosts met so far.

@@ -16,7 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::Fault;
 use crate::domain::throttle::{Throttle, is_refusal};
 
-const MAX_HOSTS: usize = 256;
+/// Hosts that are told apart; those beyond are treated as one.
+pub const MAX_HOSTS: usize = 256;
 const OTHERS: &str = "(others)";
 
 /// Plain counters; read them whenever you like.

@@ -23,7 +23,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
-pub use budget::{HttpCounters, HttpTally};
+pub use budget::{HttpCounters, HttpTally, MAX_HOSTS};
 pub use error::{Fault, HttpError, redact};
 pub use trust::Trust;
 

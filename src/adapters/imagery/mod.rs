@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use self::block::{BlockError, Samples};
 use self::header::Cog;
 use self::source::RangeSource;
-use crate::adapters::http::host_of;
+use crate::adapters::http::{MAX_HOSTS, host_of};
 use crate::domain::failure::{Failure, Severity};
 
 /// Why pixels could not be had.
@@ -141,9 +141,6 @@ pub fn cache_options(bytes: u64) -> OptionsBuilder {
         .weight_capacity(bytes);
     options
 }
-
-/// Hosts of which a working file is remembered.
-const MAX_HOSTS: usize = 256;
 
 /// Other hosts that are asked in place of one that never answered.
 const OTHERS_ASKED: usize = 4;
