@@ -1,6 +1,6 @@
 //! Kafka with TLS and SASL, by configuration alone, against a real broker that speaks nothing else.
 //!
-//! Contract: with the five keys of README's section on TLS every role and command works; with a wrong one each ends with
+//! Contract: with the five keys of docs/deployment.md's section on TLS every role and command works; with a wrong one each ends with
 //! exit code 1 at once, says which keys to look at, and commits nothing; and nothing that a node ever prints, at any
 //! level, holds the password. Certificates are made by `openssl` for each test. Needs `KAFKA_BOOTSTRAP` only as the sign
 //! that Kafka may be run; the broker is one of the test's own.
@@ -80,7 +80,7 @@ fn secured() -> (Brokers, Cluster, String) {
     (brokers, cluster, ca)
 }
 
-/// What README tells to set.
+/// What docs/deployment.md tells to set.
 fn properties<'a>(ca: &'a str, password: &'a str) -> [(&'a str, &'a str); 5] {
     [
         ("security.protocol", "SASL_SSL"),

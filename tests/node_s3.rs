@@ -18,8 +18,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use cluster::Cluster;
-use node::{Pairs, World, assert_same};
-use s3_server::Bucket;
+use node::{Node, Pairs, World, assert_same};
+use s3_server::{Bucket, Gateway};
 use satellite_pipeline::adapters::dataset::file_record;
 
 const ALL: [&str; 3] = ["--role", "all", "--exit-when-done"];
@@ -107,16 +107,22 @@ fn kafka_s3_a_killed_worker_s_tasks_are_done_by_another() {
     assert_whole(&bucket);
 }
 
+/// A node whose server goes away after it has finished some of its tasks.
+fn cut_off(bucket: &Bucket) -> (World, Gateway, Node) {
+    let mut world = World::new();
+    let gate = Gateway::start();
+    into_bucket(&mut world, bucket);
+    world.set("output.s3_endpoint", format!("{:?}", gate.url()));
+    let mut node = world.start(&ALL);
+    node.until("some tasks are finished", |_| manifests(bucket) >= 3);
+    gate.refuse(true);
+    (world, gate, node)
+}
+
 #[test]
 fn s3_a_server_that_is_away_is_waited_for() {
     let bucket = Bucket::new();
-    let mut world = World::new();
-    let gate = s3_server::Gateway::start();
-    into_bucket(&mut world, &bucket);
-    world.set("output.s3_endpoint", format!("{:?}", gate.url()));
-    let mut node = world.start(&ALL);
-    node.until("some tasks are finished", |_| manifests(&bucket) >= 3);
-    gate.refuse(true);
+    let (world, gate, mut node) = cut_off(&bucket);
     node.until("it tries again", |node| node.log().contains("trying again"));
     let finished = manifests(&bucket);
     assert!(finished < 17, "the outage came too late to be one");
@@ -128,13 +134,7 @@ fn s3_a_server_that_is_away_is_waited_for() {
 #[test]
 fn s3_a_server_that_stays_away_stops_the_node_and_nothing_is_lost() {
     let bucket = Bucket::new();
-    let mut world = World::new();
-    let gate = s3_server::Gateway::start();
-    into_bucket(&mut world, &bucket);
-    world.set("output.s3_endpoint", format!("{:?}", gate.url()));
-    let mut node = world.start(&ALL);
-    node.until("some tasks are finished", |_| manifests(&bucket) >= 3);
-    gate.refuse(true);
+    let (world, gate, node) = cut_off(&bucket);
     let ended = node.ends(1);
     ended.says(&[&bucket.place.to_string(), "is it up, and is output.s3_endpoint right?"]);
     gate.refuse(false);

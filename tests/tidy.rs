@@ -296,3 +296,44 @@ fn the_readme_shows_every_command() {
     let absent: Vec<_> = wanted.into_iter().filter(|command| !readme.contains(command)).collect();
     fail_if_any(&absent, "show the command and its output in README.md");
 }
+
+/// The targets of a page's links in brackets and parentheses, with their lines; what stands in blocks of code is text.
+fn links(page: &str) -> Vec<(usize, &str)> {
+    let (mut found, mut fenced) = (Vec::new(), false);
+    for (n, line) in page.lines().enumerate() {
+        fenced ^= line.starts_with("```");
+        let starts = line.match_indices("](").filter(|_| !fenced).map(|(at, _)| &line[at + 2..]);
+        found.extend(starts.filter_map(|rest| rest.split_once(')')).map(|(target, _)| (n + 1, target)));
+    }
+    found
+}
+
+/// A heading as the address that GitHub gives it.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    words.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>().replace(' ', "-")
+}
+
+#[test]
+fn every_link_of_the_documents_leads_somewhere() {
+    let pages: Vec<PathBuf> =
+        files_below(root()).into_iter().filter(|p| p.extension().is_some_and(|e| e == "md")).collect();
+    let (mut seen, mut dead) = (0, Vec::new());
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        for (line, target) in links(&text).into_iter().filter(|(_, t)| !t.contains("://")) {
+            let (file, place) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            let there = match fs::read_to_string(&file) {
+                Ok(text) if !place.is_empty() => text.lines().any(|l| l.starts_with('#') && anchor(l) == place),
+                _ => file.exists(),
+            };
+            seen += 1;
+            if !there {
+                dead.push(format!("{}:{line}: {target}", page.strip_prefix(root()).unwrap().display()));
+            }
+        }
+    }
+    assert!(seen > 30, "only {seen} links found in {} pages", pages.len());
+    fail_if_any(&dead, "correct the link, or the heading that it names");
+}

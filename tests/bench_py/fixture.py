@@ -22,6 +22,7 @@ from land import BANDS, CHIP, CROPS, EPSG, LAYER, STEP, TILE_X0, TILE_Y0
 
 PITCH = 200.0  # metres between the corners of neighbouring parcels before they are moved about
 NOISE = 62.0  # DN, white; decides the compression ratio
+SQUARES = 8  # of two by two cells
 
 
 def smooth(shape, pitch, seed, rows=None):
@@ -85,8 +86,8 @@ def write_parcels(path, rings, crop):
 
 
 def choose_cells(shapes, size):
-    """Cells that lie in the tile with their chips: three squares of two by two with at least 100 parcels in each
-    cell, of different density, or where there is none the four fullest cells."""
+    """Cells that lie in the tile with their chips: `SQUARES` of two by two with at least 100 parcels in each cell, from
+    the densest down in equal steps, or where the tile has fewer the four fullest cells."""
     to_utm = pyproj.Transformer.from_crs(4326, EPSG, always_xy=True)
     point = shapely.get_coordinates(shapely.centroid(shapes))
     found, counts = np.unique(np.floor(point / STEP).astype(int), axis=0, return_counts=True)
@@ -104,9 +105,10 @@ def choose_cells(shapes, size):
         if i % 2 == j % 2 == 0 and all(fitting.get(c, 0) >= 100 for c in four):
             squares.append((sum(fitting[c] for c in four), four))
     squares.sort(reverse=True)
-    if len(squares) < 3:
+    if len(squares) < SQUARES:
         return [list(c) for c in sorted(fitting, key=fitting.get, reverse=True)[:4]]
-    return [list(c) for k in range(3) for c in squares[k * len(squares) // 4][1]]
+    # The last step is left out: its squares are hardly farmed.
+    return [list(c) for k in range(SQUARES) for c in squares[k * len(squares) // (SQUARES + 1)][1]]
 
 
 def write_band(path, pixels, metres, overviews="AVERAGE"):

@@ -3,7 +3,8 @@
 The source packages of pystac's extensions (schemas.txt, pinned by hash) hold what that host answered, recorded for their
 own tests. `Extensions` fetches them once into the virtual environment and validates as pystac does, with pystac's
 schemas of the core for what the extensions refer to. The label extension's schema is in no package: `label_problems`
-says its rules for rasters, as published with 1.0.1.
+says its rules for rasters, as published with 1.0.1. (By hand, with the schema that stac-extensions.github.io serves put
+into the cache of pystac's validator, `validate()` of every item says the same.)
 """
 
 import gzip
@@ -19,6 +20,7 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 LIST = pathlib.Path(__file__).with_name("schemas.txt")
 LABEL = "https://stac-extensions.github.io/label/v1.0.1/schema.json"
+LABEL_FIELDS = {f"label:{n}" for n in "properties classes description type tasks methods overviews".split()}
 
 
 def fetched():
@@ -72,7 +74,7 @@ class Extensions:
         """(extension, what is wrong or None) for each extension that the object declares."""
         for address in thing.get("stac_extensions", []):
             if address == LABEL:
-                wrong = label_problems(thing["properties"])
+                wrong = label_problems(thing)
             elif address not in self.validators:
                 wrong = "no schema at hand"
             else:
@@ -81,9 +83,14 @@ class Extensions:
             yield "/".join(address.split("/")[3:5]), wrong
 
 
-def label_problems(said):
+def label_problems(item):
     """What the label extension wants of a raster's item."""
+    said, links = item["properties"], item["links"]
+    ours = lambda thing: {key for key in thing if key.startswith("label:")}
     rules = {
+        "no field of an item is invented": all(ours(t) <= LABEL_FIELDS for t in [said, *item["assets"].values()]),
+        "links name assets": all(ours(link) <= {"label:assets"} for link in links),
+        "tasks are text": all(isinstance(task, str) for task in said.get("label:tasks", [])),
         "type": said.get("label:type") == "raster",
         "properties are null": "label:properties" in said and said["label:properties"] is None,
         "description": bool(said.get("label:description")),
