@@ -122,7 +122,7 @@ fn cut_off(bucket: &Bucket) -> (World, Gateway, Node) {
 #[test]
 fn s3_a_server_that_is_away_is_waited_for() {
     let bucket = Bucket::new();
-    let (world, gate, mut node) = cut_off(&bucket);
+    let (_world, gate, mut node) = cut_off(&bucket);
     node.until("it tries again", |node| node.log().contains("trying again"));
     let finished = manifests(&bucket);
     assert!(finished < 17, "the outage came too late to be one");
