@@ -1,8 +1,8 @@
 //! A run that stops by itself, on a real Kafka: two workers, and a monitor that is killed on the way.
 //!
-//! Contract: what docs/monitor.md states of the overshoot holds: of a filled class come at most the chips of the tasks that were in
-//! flight when it was filled, and of those begun until the workers had heard of it. Times are the nodes' and the broker's
-//! own, all of this machine. Trap: which tasks come first depends on timing.
+//! Contract: what docs/monitor.md states of the overshoot holds: of a filled class come at most the chips of the tasks
+//! that were in flight when it was filled, and of those begun until the workers had heard of it. Times are the nodes' and
+//! the broker's own, all of this machine. Trap: which tasks come first depends on timing.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "support/cluster.rs"]

@@ -1,7 +1,7 @@
 //! Kafka with TLS and SASL, by configuration alone, against a real broker that speaks nothing else.
 //!
-//! Contract: with the five keys of docs/deployment.md's section on TLS every role and command works; with a wrong one each ends with
-//! exit code 1 at once, says which keys to look at, and commits nothing; and nothing that a node ever prints, at any
+//! Contract: with the five keys of docs/deployment.md's section on TLS every role and command works; with a wrong one
+//! each ends with exit code 1 at once, says which keys to look at, and commits nothing; and nothing that a node ever prints, at any
 //! level, holds the password. Certificates are made by `openssl` for each test. Needs `KAFKA_BOOTSTRAP` only as the sign
 //! that Kafka may be run; the broker is one of the test's own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]

@@ -107,7 +107,7 @@ def choose_cells(shapes, size):
     squares.sort(reverse=True)
     if len(squares) < SQUARES:
         return [list(c) for c in sorted(fitting, key=fitting.get, reverse=True)[:4]]
-    # The last step is left out: its squares are hardly farmed.
+    # The sparsest are left out.
     return [list(c) for k in range(SQUARES) for c in squares[k * len(squares) // (SQUARES + 1)][1]]
 
 

@@ -3,8 +3,8 @@
 The source packages of pystac's extensions (schemas.txt, pinned by hash) hold what that host answered, recorded for their
 own tests. `Extensions` fetches them once into the virtual environment and validates as pystac does, with pystac's
 schemas of the core for what the extensions refer to. The label extension's schema is in no package: `label_problems`
-says its rules for rasters, as published with 1.0.1. (By hand, with the schema that stac-extensions.github.io serves put
-into the cache of pystac's validator, `validate()` of every item says the same.)
+says its rules for rasters, as published with 1.0.1. (Tried once by hand: a transcription of that
+schema in the cache of pystac's validator, and `validate()` of every item of the demonstration says the same.)
 """
 
 import gzip
