@@ -200,6 +200,59 @@ fn a_scan_can_be_broken_off_and_the_source_still_works() {
     }
 }
 
+/// A layer whose ids are where `ids` says, at `path`.
+fn square_rows(path: &std::path::Path, ids: &[i64]) -> rusqlite::Connection {
+    let shape = Polygon::from_ring([[-3.1, 40.1], [-3.09, 40.1], [-3.09, 40.11], [-3.1, 40.11]]);
+    let rows: Vec<Row> = ids.iter().map(|id| row(*id, &shape, "3301010400")).collect();
+    let db = create(path);
+    add_layer(&db, &Layer { rtree: Rtree::None, ..Layer::default() }, &rows);
+    db
+}
+
+#[test]
+fn rows_come_in_order_of_id_wherever_the_ids_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let dense = 1..5000i64;
+    let kinds: [(&str, Vec<i64>); 5] = [
+        ("none", Vec::new()),
+        ("one", vec![-7]),
+        ("dense", dense.clone().collect()),
+        ("gap", dense.clone().chain((1..3000).map(|i| (1 << 40) + 7 * i)).collect()),
+        ("ends", [i64::MIN].into_iter().chain(dense).chain([i64::MAX - 1, i64::MAX]).collect()),
+    ];
+    for (name, ids) in kinds {
+        let path = dir.path().join(format!("{name}.gpkg"));
+        drop(square_rows(&path, &ids));
+        let source = GeoPackage::open(&path, options(Some("parcels")), classes()).unwrap();
+        let scanned: Vec<i64> = scan_all(&source).unwrap().iter().map(|p| p.id).collect();
+        assert!(scanned == ids, "{name}: {} rows of {}", scanned.len(), ids.len());
+    }
+}
+
+/// Two readers, one state: nobody can commit while they read, or they read what was there when they began.
+#[test]
+fn a_scan_sees_one_state_of_a_file_that_others_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let ids: Vec<i64> = (1..=60_000).collect();
+    for mode in ["DELETE", "WAL"] {
+        let path = dir.path().join(format!("{mode}.gpkg"));
+        let writer = square_rows(&path, &ids);
+        writer.pragma_update(None, "journal_mode", mode).unwrap();
+        writer.pragma_update(None, "busy_timeout", 0).unwrap();
+        let source = GeoPackage::open(&path, options(None), classes()).unwrap();
+        let (mut written, mut excluded) = (None, 0);
+        let rows = source
+            .scan(&mut |p| excluded += u32::from(p.class != Lookup::Class(5.try_into().unwrap())), &mut |_| {
+                written.get_or_insert_with(|| writer.execute("UPDATE parcels SET EC_hcat_c = '77'", []).is_ok());
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!((rows, excluded), (60_000, 0), "{mode}");
+        assert_eq!(written, Some(mode == "WAL"), "{mode}");
+        assert_eq!(writer.execute("UPDATE parcels SET EC_hcat_c = '77'", []).unwrap(), 60_000, "the locks are gone");
+    }
+}
+
 #[test]
 fn many_threads_share_one_source() {
     let dir = tempfile::tempdir().unwrap();

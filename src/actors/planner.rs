@@ -15,7 +15,7 @@ use crate::domain::plan::{Plan, PlanError};
 use crate::domain::planner::Planner;
 
 /// Parcels in one message.
-pub const BATCH: usize = 2048;
+pub const BATCH: usize = 8192;
 
 /// Some rows of the layer.
 pub struct ParcelsScanned {

@@ -7,8 +7,10 @@
 //! Trap: a cell's `polygon_count` counts parcels of whatever class by representative point; a worker that
 //! counts envelopes touching the cell gets more.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt};
 
 use super::class_table::Lookup;
 use super::classes::ClassId;

@@ -38,6 +38,12 @@ struct Reader {
     labeller: Labeller,
 }
 
+impl Reader {
+    fn scanner(&mut self) -> scan::Reader<'_> {
+        (&mut self.db, &mut self.labeller)
+    }
+}
+
 /// How rows of a cell are found.
 #[derive(Debug)]
 enum Finder {
@@ -172,10 +178,15 @@ impl ParcelSource for GeoPackage {
         sink: &mut dyn FnMut(&ScannedParcel),
         progress: &mut dyn FnMut(ScanProgress) -> ControlFlow<()>,
     ) -> Result<u64, ParcelError> {
-        let sql = query::scan_sql(&self.layer);
-        self.with_reader(|reader| {
-            let reader = (&mut reader.db, &mut reader.labeller);
-            scan::scan(reader, (&sql, &self.path), &self.places, self.layer.row_estimate, sink, progress)
+        let mut scan = |readers: Vec<scan::Reader<'_>>| {
+            scan::scan(readers, (&self.layer, &self.path), &self.places, sink, progress)
+        };
+        self.with_reader(|one| {
+            // Under a write-ahead log two readers may see different states of the file.
+            if sql::has_write_ahead_log(&one.db).map_err(|e| from_sqlite(&self.path, e))? {
+                return scan(vec![one.scanner()]);
+            }
+            self.with_reader(|two| scan(vec![one.scanner(), two.scanner()]))
         })
     }
 

@@ -5,10 +5,10 @@
 //! Trap: the code column may be text, integer or real in the same table; a real that is a whole number reads
 //! like the integer.
 
-use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt};
 use rusqlite::types::ValueRef;
 
 use crate::domain::class_table::{ClassTable, Lookup};
@@ -23,8 +23,9 @@ const LONGEST: usize = 200;
 #[derive(Debug)]
 pub(super) struct Labeller {
     table: Arc<ClassTable>,
-    codes: HashMap<Box<str>, Lookup>,
-    names: HashMap<Box<str>, Lookup>,
+    /// By the bytes in the file.
+    codes: HashMap<Box<[u8]>, Lookup>,
+    names: HashMap<Box<[u8]>, Lookup>,
     unknown: HashMap<Box<str>, Arc<str>>,
     code: String,
     name: String,
@@ -38,17 +39,23 @@ impl Labeller {
 
     /// The class of a row; `name` is read only when the code does not decide.
     pub(super) fn classify<'a>(&mut self, code: ValueRef<'_>, name: impl FnOnce() -> ValueRef<'a>) -> Lookup {
-        write_text(code, &mut self.code);
         let table = &self.table;
-        let by_code = remember(&mut self.codes, &self.code, |code| table.by_code(code));
+        let text = bytes(code, &mut self.code);
+        let by_code = remember(&mut self.codes, text, |code| table.by_code(code));
         if by_code != Lookup::Unknown {
             return by_code;
         }
-        write_text(name(), &mut self.name);
-        remember(&mut self.names, &self.name, |name| table.by_name(name))
+        keep(code, &mut self.code);
+        let name = name();
+        let text = bytes(name, &mut self.name);
+        let by_name = remember(&mut self.names, text, |name| table.by_name(name));
+        if by_name == Lookup::Unknown {
+            keep(name, &mut self.name);
+        }
+        by_name
     }
 
-    /// Code and name of the row classified last, for a report on unknown codes.
+    /// Code and name of the row classified last if its class is unknown, for a report on unknown codes.
     pub(super) fn label(&mut self) -> Arc<str> {
         let text = format!("{} {}", self.code.trim(), self.name.trim());
         let text = text.trim();
@@ -65,29 +72,34 @@ impl Labeller {
     }
 }
 
-fn remember(known: &mut HashMap<Box<str>, Lookup>, text: &str, find: impl FnOnce(&str) -> Lookup) -> Lookup {
+fn remember(known: &mut HashMap<Box<[u8]>, Lookup>, text: &[u8], find: impl FnOnce(&str) -> Lookup) -> Lookup {
     if let Some(lookup) = known.get(text) {
         return *lookup;
     }
-    let lookup = find(text);
+    let lookup = find(&String::from_utf8_lossy(text));
     if known.len() < REMEMBERED && text.len() <= LONGEST {
         known.insert(Box::from(text), lookup);
     }
     lookup
 }
 
-/// Writing to a `String` cannot fail; blobs and NULL read as empty.
-fn write_text(value: ValueRef<'_>, out: &mut String) {
-    out.clear();
+/// A value as text; numbers are written to `number`, blobs and NULL read as empty.
+fn bytes<'a>(value: ValueRef<'a>, number: &'a mut String) -> &'a [u8] {
+    number.clear();
+    // Writing to a `String` cannot fail.
     match value {
-        ValueRef::Text(bytes) => out.push_str(&String::from_utf8_lossy(bytes)),
-        ValueRef::Integer(n) => {
-            let _ = write!(out, "{n}");
-        }
-        ValueRef::Real(n) => {
-            let _ = write!(out, "{n}");
-        }
+        ValueRef::Text(bytes) => return bytes,
+        ValueRef::Integer(n) => drop(write!(number, "{n}")),
+        ValueRef::Real(n) => drop(write!(number, "{n}")),
         ValueRef::Null | ValueRef::Blob(_) => {}
+    }
+    number.as_bytes()
+}
+
+/// Puts a text where [`bytes`] has put numbers.
+fn keep(value: ValueRef<'_>, out: &mut String) {
+    if let ValueRef::Text(bytes) = value {
+        out.push_str(&String::from_utf8_lossy(bytes));
     }
 }
 

@@ -184,7 +184,7 @@ fn row_count(db: &Connection, table: &str) -> rusqlite::Result<u64> {
             let any = format!("SELECT 1 FROM {} LIMIT 1", quote(table));
             Ok::<_, rusqlite::Error>((db.query_row(&any, [], |row| row.get(0)).optional()?, Some(1)))
         })?;
-    Ok(low.zip(high).map_or(0, |(low, high)| high.abs_diff(low) + 1))
+    Ok(low.zip(high).map_or(0, |(low, high)| high.abs_diff(low).saturating_add(1)))
 }
 
 fn has_polygons(db: &Connection, entry: &Entry) -> rusqlite::Result<bool> {

@@ -1,4 +1,4 @@
-//! Rows as they come from the table, and the two statements that fetch them.
+//! Rows as they come from the table, and the statements that fetch them.
 //!
 //! Contract: columns are id, length of the geometry, geometry, code, name, in this order, whatever they are
 //! called. A geometry larger than [`MAX_BLOB_BYTES`] is not fetched.
@@ -30,9 +30,16 @@ fn id(layer: &LayerInfo, alias: &str) -> String {
     if layer.id_column == "rowid" { format!("{alias}rowid") } else { format!("{alias}{}", quote(&layer.id_column)) }
 }
 
-/// The whole table in order of id.
+/// The rows with ?1 <= id <= ?2 in order of id.
 pub(super) fn scan_sql(layer: &LayerInfo) -> String {
-    format!("SELECT {} FROM {} ORDER BY {}", columns(layer, ""), quote(&layer.name), id(layer, ""))
+    let id = id(layer, "");
+    format!("SELECT {} FROM {} WHERE {id} BETWEEN ?1 AND ?2 ORDER BY {id}", columns(layer, ""), quote(&layer.name))
+}
+
+/// Least and greatest id; NULL without rows. SQLite looks up one of them at a time without a scan.
+pub(super) fn span_sql(layer: &LayerInfo) -> String {
+    let (id, table) = (id(layer, ""), quote(&layer.name));
+    format!("SELECT (SELECT min({id}) FROM {table}), (SELECT max({id}) FROM {table})")
 }
 
 /// Rows whose entry in the R-tree meets the box ?1 <= x <= ?2, ?3 <= y <= ?4; at most ?5.

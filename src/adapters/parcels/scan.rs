@@ -1,18 +1,23 @@
-//! One streaming pass over the table with two threads: one reads rows, one works out where parcels are.
+//! One streaming pass over the table: readers take turns at ranges of ids and work out where the parcels are, the
+//! calling thread brings their places to lon/lat.
 //!
-//! Contract: rows arrive in order of id. At most [`BATCHES`] batches of [`BATCH_ROWS`] rows (cut at
-//! [`BATCH_BYTES`], so one larger geometry at most goes beyond it) exist at a time, and they are used again.
-//! Trap: the sink runs on the calling thread; a slow sink slows the reader down, it does not pile up rows.
+//! Contract: rows arrive in order of id. A reader has [`BATCHES`] batches of [`BATCH_ROWS`] rows, which are used
+//! again, and one geometry at a time. All readers see the same state of the file: each holds SQLite's shared lock
+//! before the first row is read.
+//! Trap: the sink runs on the calling thread; a slow sink slows the readers down, it does not pile up rows. Where
+//! ids are sparse in one place and dense in another, one reader does most of the work: slower, not wrong.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row};
 
 use super::error::ParcelError;
 use super::labels::Labeller;
+use super::layer::LayerInfo;
 use super::place::{self, Places};
 use super::sql::from_sqlite;
 use super::{ScanProgress, blob, query};
@@ -20,126 +25,233 @@ use crate::domain::class_table::Lookup;
 use crate::domain::parcel::{Reject, ScannedParcel};
 use crate::domain::polygon::Polygon;
 
-const BATCH_ROWS: usize = 2048;
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_ROWS: usize = 8192;
 const BATCHES: usize = 4;
 
-/// Rows as read, geometries one after another.
+/// Bytes that a row with a polygon takes in the file, at least: four points of 16 bytes.
+const ROW_BYTES: u64 = 64;
+
+/// A connection that nobody else uses meanwhile, and what classifies its rows.
+pub(super) type Reader<'a> = (&'a mut Connection, &'a mut Labeller);
+
+/// Rows with their representative points in the parcels' CRS.
 #[derive(Default)]
 struct Batch {
     rows: Vec<BatchRow>,
-    bytes: Vec<u8>,
+    /// Those of the rows that have one, in their order.
+    points: Vec<[f64; 2]>,
+    /// The last one of its range.
+    ends: bool,
 }
 
 struct BatchRow {
     id: i64,
     class: Lookup,
     label: Option<Arc<str>>,
-    /// End of the geometry in the batch's bytes.
-    geometry: Result<usize, Reject>,
+    point: Result<(), Reject>,
 }
 
-/// See [`super::ParcelSource::scan`]; the connection and the labeller are used by the reading thread.
+impl Batch {
+    /// `shape` is used again.
+    fn push(&mut self, row: &Row<'_>, labeller: &mut Labeller, shape: &mut Polygon) -> rusqlite::Result<()> {
+        let point = query::geometry(row)?.and_then(|blob| {
+            blob::parse(blob, shape).map_err(blob::BlobError::reject)?;
+            place::point(shape)
+        });
+        let code = row.get_ref(3)?;
+        let class = labeller.classify(code, || row.get_ref(4).unwrap_or(ValueRef::Null));
+        let label = (class == Lookup::Unknown).then(|| labeller.label());
+        self.points.extend(point.ok());
+        self.rows.push(BatchRow { id: row.get(0)?, class, label, point: point.map(|_| ()) });
+        Ok(())
+    }
+}
+
+/// The ids of a table in equal ranges, of a batch each if the ids have no gaps.
+#[derive(Debug, Clone, Copy)]
+struct Ranges {
+    first: i64,
+    last: i64,
+    /// Ids of a range; 1 at least.
+    ids: u64,
+    count: u64,
+}
+
+impl Ranges {
+    fn new(first: i64, last: i64, rows: u64) -> Self {
+        let wanted = rows.div_ceil(BATCH_ROWS as u64).max(1);
+        let ids = (last.abs_diff(first) / wanted).saturating_add(1);
+        Self { first, last, ids, count: last.abs_diff(first) / ids + 1 }
+    }
+
+    /// First and last id of a range.
+    fn get(self, number: u64) -> (i64, i64) {
+        let start = self.first.saturating_add_unsigned(number * self.ids);
+        (start, start.saturating_add_unsigned(self.ids - 1).min(self.last))
+    }
+}
+
+/// The two ways between a reader and the calling thread.
+struct Lane {
+    full: Receiver<Batch>,
+    free: SyncSender<Batch>,
+}
+
+/// See [`super::ParcelSource::scan`]; each reader works on a thread of its own.
 pub(super) fn scan(
-    (db, labeller): (&mut Connection, &mut Labeller),
-    (sql, path): (&str, &Path),
+    readers: Vec<Reader<'_>>,
+    (layer, path): (&LayerInfo, &Path),
     places: &Places,
-    total_estimate: u64,
     sink: &mut dyn FnMut(&ScannedParcel),
     progress: &mut dyn FnMut(ScanProgress) -> ControlFlow<()>,
 ) -> Result<u64, ParcelError> {
-    let (full_tx, full_rx) = sync_channel::<Batch>(BATCHES);
-    let (free_tx, free_rx) = sync_channel::<Batch>(BATCHES);
-    for _ in 0..BATCHES {
-        let _ = free_tx.send(Batch::default());
+    let (mut span, mut ready) = (None, Vec::new());
+    for (db, labeller) in readers {
+        match begin(db, layer) {
+            Ok(found) => {
+                span = span.or(found);
+                ready.push((db, labeller));
+            }
+            // Somebody waits to write, so nobody else gets in; the reader that is in goes on alone.
+            Err(_) if !ready.is_empty() => {}
+            Err(error) => return Err(from_sqlite(path, error)),
+        }
     }
+    let Some((first, last)) = span else { return Ok(0) };
+    // The estimate may be nothing but the span of the ids; the file cannot hold more than it has room for.
+    let room = std::fs::metadata(path).map_or(0, |m| m.len()) / ROW_BYTES;
+    let ranges = Ranges::new(first, last, layer.row_estimate.min(room));
+    let sql = query::scan_sql(layer);
+    let lost = || ParcelError::ReaderLost { path: path.to_owned() };
     std::thread::scope(|scope| {
-        let reader = std::thread::Builder::new()
-            .name("parcel-reader".into())
-            .spawn_scoped(scope, move || read(db, labeller, sql, &free_rx, &full_tx))
-            .map_err(|_| ParcelError::ReaderLost { path: path.to_owned() })?;
-        let outcome = work(places, &full_rx, &free_tx, total_estimate, sink, progress);
+        let (mut lanes, mut threads, turns) = (Vec::new(), Vec::new(), ready.len());
+        for (turn, reader) in ready.into_iter().enumerate() {
+            let (full_tx, full) = sync_channel::<Batch>(BATCHES);
+            let (free, free_rx) = sync_channel::<Batch>(BATCHES);
+            for _ in 0..BATCHES {
+                let _ = free.send(Batch::default());
+            }
+            let mine = (turn as u64..ranges.count).step_by(turns).map(move |number| ranges.get(number));
+            let sql = &sql;
+            let run = move || read(reader, sql, mine, &free_rx, &full_tx);
+            let thread = std::thread::Builder::new().name("parcel-reader".into()).spawn_scoped(scope, run);
+            threads.push(thread.map_err(|_| lost())?);
+            lanes.push(Lane { full, free });
+        }
+        let outcome = Work { places, total_estimate: layer.row_estimate, sink, progress }.run(&lanes, ranges.count);
         // A reader that waits for either channel ends when both are gone.
-        drop((full_rx, free_tx));
-        let read = reader.join().map_err(|_| ParcelError::ReaderLost { path: path.to_owned() })?;
+        drop(lanes);
+        let read: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
         let rows = outcome?;
-        read.map_err(|e| from_sqlite(path, e))?;
-        Ok(rows)
+        for outcome in read {
+            outcome.map_err(|_| lost())?.map_err(|e| from_sqlite(path, e))?;
+        }
+        rows.ok_or_else(lost)
     })
 }
 
-/// Reads until the table ends or nobody wants more.
+/// First and last id, read in a transaction that stays open.
+fn begin(db: &Connection, layer: &LayerInfo) -> rusqlite::Result<Option<(i64, i64)>> {
+    db.execute_batch("BEGIN")?;
+    let (first, last): (Option<i64>, Option<i64>) =
+        db.query_row(&query::span_sql(layer), [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(first.zip(last))
+}
+
+/// Reads until its ranges end or nobody wants more.
 fn read(
-    db: &mut Connection,
-    labeller: &mut Labeller,
+    (db, labeller): Reader<'_>,
     sql: &str,
+    ranges: impl Iterator<Item = (i64, i64)>,
     free: &Receiver<Batch>,
     full: &SyncSender<Batch>,
 ) -> rusqlite::Result<()> {
     let mut statement = db.prepare_cached(sql)?;
-    let mut rows = statement.query([])?;
-    let mut more = true;
-    while more {
-        let Ok(mut batch) = free.recv() else { return Ok(()) };
-        batch.rows.clear();
-        batch.bytes.clear();
-        while batch.rows.len() < BATCH_ROWS && batch.bytes.len() < BATCH_BYTES {
-            let Some(row) = rows.next()? else {
-                more = false;
-                break;
-            };
-            let geometry = query::geometry(row)?.map(|blob| {
-                batch.bytes.extend_from_slice(blob);
-                batch.bytes.len()
-            });
-            let code = row.get_ref(3)?;
-            let class = labeller.classify(code, || row.get_ref(4).unwrap_or(rusqlite::types::ValueRef::Null));
-            let label = (class == Lookup::Unknown).then(|| labeller.label());
-            batch.rows.push(BatchRow { id: row.get(0)?, class, label, geometry });
-        }
-        if full.send(batch).is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-/// Works off batches until the reader has gone.
-fn work(
-    places: &Places,
-    full: &Receiver<Batch>,
-    free: &SyncSender<Batch>,
-    total_estimate: u64,
-    sink: &mut dyn FnMut(&ScannedParcel),
-    progress: &mut dyn FnMut(ScanProgress) -> ControlFlow<()>,
-) -> Result<u64, ParcelError> {
-    let (mut rows, mut shape) = (0, Polygon::default());
-    let mut points: Vec<[f64; 2]> = Vec::with_capacity(BATCH_ROWS);
-    while let Ok(mut batch) = full.recv() {
-        points.clear();
-        let mut start = 0;
-        for row in &mut batch.rows {
-            let Ok(end) = row.geometry else { continue };
-            let parsed = blob::parse(&batch.bytes[start..end], &mut shape).map_err(blob::BlobError::reject);
-            start = end;
-            match parsed.and_then(|()| place::point(&shape)) {
-                Ok(point) => points.push(point),
-                Err(reason) => row.geometry = Err(reason),
+    let mut shape = Polygon::default();
+    for range in ranges {
+        let mut rows = statement.query(range)?;
+        let mut ends = false;
+        while !ends {
+            let Ok(mut batch) = free.recv() else { return Ok(()) };
+            batch.rows.clear();
+            batch.points.clear();
+            while !ends && batch.rows.len() < BATCH_ROWS {
+                match rows.next()? {
+                    Some(row) => batch.push(row, labeller, &mut shape)?,
+                    None => ends = true,
+                }
+            }
+            batch.ends = ends;
+            if full.send(batch).is_err() {
+                return Ok(());
             }
         }
-        places.lonlat(&mut points)?;
-        rows += batch.rows.len() as u64;
-        let mut placed = points.iter();
+    }
+    drop(statement);
+    db.execute_batch("COMMIT")
+}
+
+/// What the calling thread does with the rows.
+struct Work<'a> {
+    places: &'a Places,
+    total_estimate: u64,
+    sink: &'a mut dyn FnMut(&ScannedParcel),
+    progress: &'a mut dyn FnMut(ScanProgress) -> ControlFlow<()>,
+}
+
+impl Work<'_> {
+    /// Works off all ranges in order. `None` when a reader ended before its last range.
+    fn run(mut self, lanes: &[Lane], ranges: u64) -> Result<Option<u64>, ParcelError> {
+        let mut rows = 0;
+        for (_, lane) in (0..ranges).zip(lanes.iter().cycle()) {
+            let mut ends = false;
+            while !ends {
+                let Ok(mut batch) = lane.full.recv() else { return Ok(None) };
+                ends = batch.ends;
+                rows += batch.rows.len() as u64;
+                self.hand_on(&mut batch)?;
+                if (self.progress)(ScanProgress { rows, total_estimate: self.total_estimate }).is_break() {
+                    return Err(ParcelError::Cancelled);
+                }
+                // The reader may have read its last row and gone.
+                let _ = lane.free.send(batch);
+            }
+        }
+        Ok(Some(rows))
+    }
+
+    fn hand_on(&mut self, batch: &mut Batch) -> Result<(), ParcelError> {
+        self.places.lonlat(&mut batch.points)?;
+        let mut placed = batch.points.iter();
         for row in batch.rows.drain(..) {
             let mut next = || placed.next().map_or(Err(Reject::OffTheMap), |p| place::on_map(*p));
-            let place = row.geometry.and_then(|_| next());
-            sink(&ScannedParcel { id: row.id, class: row.class, label: row.label, place });
+            let place = row.point.and_then(|()| next());
+            (self.sink)(&ScannedParcel { id: row.id, class: row.class, label: row.label, place });
         }
-        if progress(ScanProgress { rows, total_estimate }).is_break() {
-            return Err(ParcelError::Cancelled);
-        }
-        // The reader may have read its last row and gone.
-        let _ = free.send(batch);
+        Ok(())
     }
-    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_hold_every_id_once_whatever_the_gaps() {
+        let spans =
+            [(1, 1), (0, 2047), (1, 2049), (-5, 5000), (7, 1 << 40), (i64::MIN, i64::MAX), (i64::MAX, i64::MAX)];
+        for (first, last) in spans {
+            for rows in [0, 1, 2048, 2049, 2_000_000] {
+                let ranges = Ranges::new(first, last, rows);
+                assert!(ranges.count <= rows.div_ceil(BATCH_ROWS as u64) + 2, "{ranges:?}");
+                let mut next = i128::from(first);
+                for number in 0..ranges.count {
+                    let (from, to) = ranges.get(number);
+                    assert!(i128::from(from) == next && from <= to, "{ranges:?} {number}");
+                    next = i128::from(to) + 1;
+                }
+                assert_eq!(next, i128::from(last) + 1, "{ranges:?}");
+            }
+        }
+    }
 }

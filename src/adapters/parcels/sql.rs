@@ -57,6 +57,12 @@ fn check(connection: &Connection, path: &Path) -> Result<(), ParcelError> {
     }
 }
 
+/// Whether the file is in WAL mode, where every transaction sees the state of its own beginning.
+pub(super) fn has_write_ahead_log(connection: &Connection) -> rusqlite::Result<bool> {
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    Ok(mode.eq_ignore_ascii_case("wal"))
+}
+
 /// Wraps SQLite's errors; "not a database" gets its own message.
 pub(super) fn from_sqlite(path: &Path, source: rusqlite::Error) -> ParcelError {
     let path = path.to_owned();
