@@ -172,7 +172,8 @@ fn labels() -> LabelIndex {
         };
         Polygon::from_ring((0..40).map(corner))
     };
-    let label = |at: u64| Label { id: at as i64, class: (1 + (at % 8) as u8).try_into().unwrap(), shape: ring(at) };
+    let label =
+        |at: u64| Label { id: at as i64, class: (1 + (at % 8) as u8).try_into().unwrap(), shape: ring(at).into() };
     LabelIndex::new((0..64).map(label).collect())
 }
 

@@ -13,6 +13,7 @@ use tracing::Span;
 
 use super::ticket::{Outcome, Ticket};
 use crate::adapters::broker::Delivery;
+use crate::adapters::spare::Lent;
 use crate::domain::candidate::Candidate;
 use crate::domain::choice::Choice;
 use crate::domain::classes::ClassId;
@@ -127,7 +128,7 @@ pub struct Rasterise {
     /// Where the pixels come from.
     pub from: Candidate,
     /// (bands, rows, cols), DN, harmonised.
-    pub pixels: Vec<u16>,
+    pub pixels: Lent<u16>,
     /// What was found out about the pixels.
     pub provenance: Provenance,
 }

@@ -21,6 +21,7 @@ use super::retry::GiveUp;
 use super::scenes::rejection;
 use crate::adapters::failpoint::reach;
 use crate::adapters::imagery::cut::{Cut, Resampling};
+use crate::adapters::spare::Spares;
 use crate::domain::band::Band;
 use crate::domain::choice::Want;
 use crate::domain::failure::{Failure, Severity};
@@ -51,6 +52,8 @@ pub struct Pixels {
     pub limits: Limits,
     /// Where windows are cut.
     pub cpu: CpuPool,
+    /// Buffers for the pixels of chips.
+    pub spares: Spares<u16>,
     /// Next stage.
     pub rasteriser: Lane<Rasterise>,
     /// Where a task ends whose last chip is rejected here.
@@ -246,8 +249,10 @@ impl Pixels {
             let (size, limits) = (size(&chip), self.limits);
             let (there, blocks, cuts) = (files.clone(), held.blocks.clone(), Arc::new(cuts));
             let cuts_there = cuts.clone();
+            let mut pixels = self.spares.lend();
             let work = move || {
-                let mut pixels = vec![0u16; size * cuts_there.len()];
+                // Every pixel is written, or the chip is not made.
+                pixels.resize(size * cuts_there.len(), 0);
                 let planes = pixels.chunks_exact_mut(size).zip(&there).zip(&*blocks).zip(&*cuts_there);
                 for (((plane, (cog, _)), blocks), cut) in planes {
                     cut.copy(cog, blocks, plane)?;

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 
 use super::cpu::CpuPool;
 use super::lane::{Credited, Lane};
@@ -22,6 +24,7 @@ use crate::domain::label_index::{Label, LabelIndex};
 use crate::domain::labels::{Scratch, histogram};
 use crate::domain::manifest::{ChipRecord, FileRecord, Rejection};
 use crate::domain::parcel::Parcel;
+use crate::domain::polygon::Polygon;
 
 /// What the rasteriser needs.
 #[derive(Clone)]
@@ -53,6 +56,8 @@ pub struct Encoding {
     pub compression: Compression,
     /// Names of chips.
     pub names: NameTemplate,
+    /// Shapes that neighbouring tasks have prepared already.
+    pub prepared: Prepared,
 }
 
 /// What of the parcels becomes a label.
@@ -64,6 +69,26 @@ pub struct LabelRules {
     pub unlabelled: u8,
     /// Smallest share of a chip's pixels that is labelled, 0 to 1.
     pub min_share: f64,
+}
+
+/// Shapes as they are burnt, by parcel and EPSG code: a parcel at the edge of a cell shows in chips of its neighbours too.
+#[derive(Debug)]
+pub struct Prepared(Cache<(i64, u32), Option<Arc<Polygon>>, ShapeWeight>);
+
+impl Prepared {
+    /// Keeps at most `bytes` of shapes.
+    pub fn new(bytes: u64) -> Self {
+        Self(Cache::with_weighter((bytes / 512) as usize, bytes, ShapeWeight))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ShapeWeight;
+
+impl Weighter<(i64, u32), Option<Arc<Polygon>>> for ShapeWeight {
+    fn weight(&self, _: &(i64, u32), shape: &Option<Arc<Polygon>>) -> u64 {
+        shape.as_ref().map_or(0, |s| std::mem::size_of_val(s.points()) as u64) + 128
+    }
 }
 
 impl Actor for Rasteriser {
@@ -190,14 +215,18 @@ impl Encoding {
         let mut labels = Vec::with_capacity(parcels.len());
         for parcel in parcels {
             let Some(class) = parcel.class else { continue };
-            let mut shape = parcel.shape.clone();
-            transform.points_or_nan(shape.points_mut())?;
-            if self.labels.erode_m > 0.0 {
-                let Some(smaller) = shapes::eroded(&shape, self.labels.erode_m) else { continue };
-                shape = smaller;
-            }
-            labels.push(Label { id: parcel.id, class, shape });
+            let shape = self.prepared.0.get_or_insert_with(&(parcel.id, epsg), || self.prepare(parcel, &transform))?;
+            labels.extend(shape.map(|shape| Label { id: parcel.id, class, shape }));
         }
         Ok(LabelIndex::new(labels))
+    }
+
+    /// A parcel's shape as it is burnt; `None` when an erosion leaves nothing.
+    fn prepare(&self, parcel: &Parcel, transform: &Transform) -> Result<Option<Arc<Polygon>>, CrsError> {
+        let mut shape = parcel.shape.clone();
+        transform.points_or_nan(shape.points_mut())?;
+        let whole = self.labels.erode_m <= 0.0;
+        let shape = if whole { Some(shape) } else { shapes::eroded(&shape, self.labels.erode_m) };
+        Ok(shape.map(Arc::new))
     }
 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
+use quick_cache::sync::Cache;
 
 use super::cpu::CpuPool;
 use super::lane::{Credited, Lane};
@@ -46,6 +47,8 @@ pub struct Sampler {
     pub rules: ParcelRules,
     /// Which classes have enough chips.
     pub quotas: Quotas,
+    /// Shapes known to be valid.
+    pub valid: Arc<Valid>,
     /// Where the work is done.
     pub cpu: CpuPool,
     /// Next stage.
@@ -53,6 +56,19 @@ pub struct Sampler {
     /// Where a task with nothing to do ends.
     pub conclude: Lane<Conclude>,
 }
+
+/// Parcels whose shapes were found valid: those around a cell come again with its neighbours.
+#[derive(Debug)]
+pub struct Valid(Cache<i64, ()>);
+
+impl Default for Valid {
+    fn default() -> Self {
+        Self(Cache::new(VALID_PARCELS))
+    }
+}
+
+/// Parcels that are remembered, some 40 bytes each.
+const VALID_PARCELS: usize = 65_536;
 
 /// What a parcel must be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,10 +108,11 @@ impl Sampler {
         reach("sampler.before");
         let (parcels, margin, min, rules) = (self.parcels.clone(), self.margin_m, self.min_parcels, self.rules);
         let (task, seed, filled) = (job.task.clone(), job.seed, self.quotas.filled(&job.task));
+        let valid = self.valid.clone();
         let work = move || {
             let around = parcels.cell(task.bbox, margin)?;
             let crs = parcels.crs().clone();
-            Ok(draw(&task, seed, &Drawing { min, rules, crs, filled }, around))
+            Ok(draw(&task, seed, &Drawing { min, rules, crs, filled, valid }, around))
         };
         let Some(drawn) = self.cpu.run(work).await else { return };
         match drawn.map_err(|e: crate::adapters::parcels::ParcelError| parcel_failure(&e)) {
@@ -126,6 +143,7 @@ struct Drawing {
     rules: ParcelRules,
     crs: Crs,
     filled: BTreeSet<ClassId>,
+    valid: Arc<Valid>,
 }
 
 /// Draws the parcels of the cell from all those around it. `around` is ascending by id; what is kept of it
@@ -162,7 +180,7 @@ fn draw(task: &Task, seed: u64, how: &Drawing, mut around: Vec<Parcel>) -> Draw 
         })
         .collect();
     around.retain(|p| p.class.is_some());
-    let mut unfit = mend(&mut around, rules);
+    let mut unfit = mend(&mut around, rules, &how.valid);
     if rules.min_area_m2 > 0.0 {
         let small = |p: &&Parcel| chosen.contains(&p.id) && !unfit.contains_key(&p.id);
         let areas: Vec<_> = around.iter().filter(small).filter_map(|p| Some((p.id, area(p, &how.crs)?))).collect();
@@ -197,10 +215,14 @@ fn draw(task: &Task, seed: u64, how: &Drawing, mut around: Vec<Parcel>) -> Draw 
 type Unfit = HashMap<i64, (&'static str, String)>;
 
 /// Mends invalid shapes, or takes them out; those taken out are told.
-fn mend(parcels: &mut Vec<Parcel>, rules: ParcelRules) -> Unfit {
+fn mend(parcels: &mut Vec<Parcel>, rules: ParcelRules, valid: &Valid) -> Unfit {
     let mut unfit = Unfit::new();
     parcels.retain_mut(|parcel| {
+        if valid.0.get(&parcel.id).is_some() {
+            return true;
+        }
         if shapes::is_valid(&parcel.shape) {
+            valid.0.insert(parcel.id, ());
             return true;
         }
         let mended = if rules.repair { shapes::repaired(&parcel.shape) } else { None };

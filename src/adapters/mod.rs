@@ -12,3 +12,4 @@ pub mod http;
 pub mod imagery;
 pub mod parcels;
 pub mod shapes;
+pub mod spare;

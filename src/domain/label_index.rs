@@ -3,6 +3,8 @@
 //! Units: metres in the scene's CRS. Contract: parcels are burnt in ascending order of id, so where
 //! parcels overlap the one with the higher id wins, whatever order they were read in.
 
+use std::sync::Arc;
+
 use rstar::primitives::{GeomWithData, Rectangle};
 use rstar::{AABB, RTree};
 
@@ -19,7 +21,7 @@ pub struct Label {
     /// Value in the mask.
     pub class: ClassId,
     /// Shape in the scene's CRS.
-    pub shape: Polygon,
+    pub shape: Arc<Polygon>,
 }
 
 /// Labels by place.
@@ -76,7 +78,7 @@ mod tests {
     fn a_shape_with_a_point_nowhere_is_left_out_whole() {
         let grid = PixelGrid { x0: 0.0, y0: 0.0, res: 10.0, width: 4, height: 4 };
         let shape = Polygon::from_ring([[0.0, 0.0], [40.0, 0.0], [f64::NAN, -20.0], [40.0, -40.0], [0.0, -40.0]]);
-        let index = LabelIndex::new(vec![Label { id: 1, class: 3.try_into().unwrap(), shape }]);
+        let index = LabelIndex::new(vec![Label { id: 1, class: 3.try_into().unwrap(), shape: Arc::new(shape) }]);
         for unlabelled in [0, 255] {
             assert_eq!(index.mask(&grid, unlabelled, &mut Scratch::default()), (vec![unlabelled; 16], vec![]));
         }
@@ -88,7 +90,7 @@ mod tests {
         let label = |id, class: u8, x0: f64, x1: f64| Label {
             id,
             class: class.try_into().unwrap(),
-            shape: Polygon::from_ring([[x0, 5.0], [x1, 5.0], [x1, -15.0], [x0, -15.0]]),
+            shape: Arc::new(Polygon::from_ring([[x0, 5.0], [x1, 5.0], [x1, -15.0], [x0, -15.0]])),
         };
         let (a, b, far) = (label(1, 3, 0.0, 30.0), label(2, 5, 20.0, 40.0), label(3, 8, 900.0, 990.0));
         for labels in [vec![a.clone(), b.clone(), far.clone()], vec![far, b, a]] {

@@ -47,13 +47,12 @@ pub fn burn(mask: &mut [u8], grid: &PixelGrid, shape: &Polygon, value: u8, scrat
             }
         }
     }
-    scratch.crossings.sort_unstable_by(|(r, a), (s, b)| r.cmp(s).then_with(|| a.total_cmp(b)));
-    for row in scratch.crossings.chunk_by(|a, b| a.0 == b.0) {
-        let line = &mut mask[row[0].0 * width..][..width];
-        for pair in row.chunks_exact(2) {
-            burnt |= fill(line, pair[0].1, pair[1].1, value);
+    scratch.rows(|row, xs| {
+        let line = &mut mask[row * width..][..width];
+        for pair in xs.chunks_exact(2) {
+            burnt |= fill(line, pair[0], pair[1], value);
         }
-    }
+    });
     burnt
 }
 
@@ -73,9 +72,42 @@ pub struct Scratch {
     edges: Vec<[f64; 4]>,
     /// Row and column where an edge meets the centres of a row.
     crossings: Vec<(usize, f64)>,
+    /// The crossings' places row by row, and where each row begins or, once filled, ends.
+    xs: Vec<f64>,
+    marks: Vec<usize>,
 }
 
 impl Scratch {
+    /// Calls `each` with every row that is crossed, and where, ascending. Counted into their rows, because most rows
+    /// have two crossings and a sort over all of them costs more than the burning.
+    fn rows(&mut self, mut each: impl FnMut(usize, &[f64])) {
+        let rows = self.crossings.iter().map(|(row, _)| *row);
+        let (Some(first), Some(last)) = (rows.clone().min(), rows.max()) else { return };
+        self.marks.clear();
+        self.marks.resize(last - first + 2, 0);
+        for (row, _) in &self.crossings {
+            self.marks[row - first + 1] += 1;
+        }
+        for at in 1..self.marks.len() {
+            self.marks[at] += self.marks[at - 1];
+        }
+        self.xs.resize(self.crossings.len(), 0.0);
+        for (row, x) in &self.crossings {
+            let at = &mut self.marks[row - first];
+            self.xs[*at] = *x;
+            *at += 1;
+        }
+        let mut start = 0;
+        for (row, end) in (first..=last).zip(&self.marks) {
+            let xs = &mut self.xs[start..*end];
+            xs.sort_unstable_by(f64::total_cmp);
+            if !xs.is_empty() {
+                each(row, xs);
+            }
+            start = *end;
+        }
+    }
+
     /// Rings to edges in pixel coordinates; edges wholly above or below the grid are left out.
     fn load(&mut self, grid: &PixelGrid, shape: &Polygon) {
         self.edges.clear();

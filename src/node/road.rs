@@ -25,7 +25,7 @@ use crate::actors::messages::TaskArrived;
 use crate::actors::offsets::Offsets;
 use crate::actors::pixels::Pixels;
 use crate::actors::quotas::Quotas;
-use crate::actors::rasteriser::{Encoding, Rasteriser};
+use crate::actors::rasteriser::{Encoding, Prepared, Rasteriser};
 use crate::actors::retry::RetryPolicy;
 use crate::actors::sampler::Sampler;
 use crate::actors::scenes::Scenes;
@@ -34,6 +34,7 @@ use crate::actors::writer::Writer;
 use crate::adapters::dataset::DatasetStore;
 use crate::adapters::http::Http;
 use crate::adapters::imagery::Imagery;
+use crate::adapters::spare::Spares;
 use crate::domain::band::Band;
 use crate::domain::scl::BadClasses;
 
@@ -87,6 +88,7 @@ impl Road {
             labels: parts::label_rules(config),
             compression: parts::compression(config),
             names: parts::names(config)?,
+            prepared: Prepared::new(PREPARED_BYTES),
         };
         Ok(Self {
             worker,
@@ -158,6 +160,7 @@ impl Road {
             require_scl: config.chips.require_scl,
             limits: parts::limits(config),
             cpu: self.cpu.clone(),
+            spares: Spares::new(SPARE_CHIPS, usize::MAX),
             rasteriser: cut.clone(),
             conclude: conclude.clone(),
         };
@@ -176,6 +179,7 @@ impl Road {
             min_parcels: config.grid.min_parcels,
             margin_m: label_margin_m(config).max(config.sampling.min_distance_m),
             rules: parts::parcel_rules(config),
+            valid: Arc::default(),
             quotas: self.quotas.clone(),
             cpu: self.cpu,
             scenes: find.clone(),
@@ -211,6 +215,12 @@ impl Road {
 
 /// Further attempts at the store: half a minute in all, enough for a file server's restart.
 const STORE_RETRIES: u32 = 6;
+
+/// Shapes of parcels that are kept for neighbouring tasks, bytes.
+const PREPARED_BYTES: u64 = 8 << 20;
+
+/// Buffers for the pixels of chips that wait to be used again.
+const SPARE_CHIPS: usize = 8;
 
 fn finest(bands: &[Band]) -> Band {
     bands.iter().copied().min_by_key(|b| b.gsd()).unwrap_or(Band::B02)

@@ -22,6 +22,7 @@ use satellite_pipeline::adapters::crs::Crs;
 use satellite_pipeline::adapters::imagery::Imagery;
 use satellite_pipeline::adapters::imagery::cut::Resampling;
 use satellite_pipeline::adapters::imagery::source::{MemorySource, RangeSource};
+use satellite_pipeline::adapters::spare::Spares;
 use satellite_pipeline::domain::candidate::{Candidate, Widened};
 use satellite_pipeline::domain::failure::Failure;
 use satellite_pipeline::domain::harmonise::Mode;
@@ -129,6 +130,7 @@ impl Bed {
             require_scl: true,
             limits: Limits { bad: 0.05, nodata: 0.0, suspect: 0.01 },
             cpu,
+            spares: Spares::new(2, usize::MAX),
             rasteriser,
             conclude,
         };

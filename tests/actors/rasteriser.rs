@@ -8,7 +8,7 @@ use gdal::Metadata as _;
 use satellite_pipeline::actors::cpu::CpuPool;
 use satellite_pipeline::actors::lane::{Credited, Lane};
 use satellite_pipeline::actors::messages::{ChipOutcome, Conclude, Drawn, Fan, Rasterise, WriteChip};
-use satellite_pipeline::actors::rasteriser::{Encoding, LabelRules, Rasteriser};
+use satellite_pipeline::actors::rasteriser::{Encoding, LabelRules, Prepared, Rasteriser};
 use satellite_pipeline::adapters::crs::Crs;
 use satellite_pipeline::adapters::geotiff::{Compression, MaskLook};
 use satellite_pipeline::domain::candidate::{Candidate, Widened};
@@ -49,6 +49,7 @@ impl Bed {
             look: MaskLook { palette: [[0; 3]; 256], names: Vec::new(), nodata: 0 },
             compression: Compression::Deflate(1),
             names: NameTemplate::parse("{worker}_{run}_{task}_{class}_{chip}_{parcel}").unwrap(),
+            prepared: Prepared::new(1 << 20),
         };
         let rasteriser = Rasteriser { how: Arc::new(encoding), cpu: CpuPool::new(1).unwrap(), writer, conclude };
         let lane = Lane::new("rasteriser", 4, rasteriser.start().recipient());
@@ -58,7 +59,7 @@ impl Bed {
 
     fn chip(&self, fan: &Arc<Fan>, chip: u32) -> Rasterise {
         let middle = EDGE / 2 - SIZE / 2;
-        let whole = grid(32631, CENTRE);
+        let whole = grid(self.scene.epsg, CENTRE);
         let place = Window { row: middle, col: middle, size: SIZE }.grid(&whole);
         let from = Candidate::new(self.scene.clone(), &whole, place, "summer".into(), Widened::No);
         let drawn = Drawn { chip, parcel: 1, class: class(5), point: CENTRE, lonlat: CENTRE };
@@ -66,7 +67,7 @@ impl Bed {
             fan: fan.clone(),
             drawn,
             from,
-            pixels: vec![700; (SIZE * SIZE) as usize * BANDS.len()],
+            pixels: vec![700; (SIZE * SIZE) as usize * BANDS.len()].into(),
             provenance: Provenance { bad_fraction: Some(0.02), offset_rule: "flag".into(), ..Provenance::default() },
         }
     }
@@ -127,6 +128,28 @@ fn a_chip_without_a_labelled_pixel_is_rejected() {
         let done = &concluded.message.done;
         assert_eq!((rejections(done)[0].parcel, rejections(done)[0].reason.as_str()), (1, "empty_mask"));
         bed.writer.nothing().await;
+    });
+}
+
+/// Shapes are kept from task to task: by zone, and nothing of one scene's chip shows in another's.
+#[test]
+fn a_parcel_prepared_for_one_zone_is_prepared_again_for_another() {
+    on_stage(async || {
+        let mut masks = Vec::new();
+        let mut kept = Bed::new().await;
+        for epsg in [32631, 32630, 32631] {
+            let mut fresh = Bed::new().await;
+            for bed in [&mut kept, &mut fresh] {
+                bed.scene = Arc::new(scene("item", epsg, CENTRE, 200, 3.0));
+                let fan = bed.fan(1, vec![parcel(1, CENTRE, 230.0), parcel(2, [0.003, 41.62], 160.0)]).await;
+                let chip = bed.chip(&fan, 0);
+                drop(fan);
+                bed.lane.send(chip).await;
+                masks.push(bed.writer.next().await.message.mask);
+            }
+        }
+        assert!(masks.as_chunks::<2>().0.iter().all(|[kept, fresh]| kept == fresh));
+        assert!(masks[0] == masks[4] && masks[0] != masks[2]);
     });
 }
 

@@ -72,6 +72,7 @@ fn bed_of(parcels: impl ParcelSource + 'static, rules: ParcelRules, quotas: &Quo
         min_parcels: 3,
         margin_m: 1_500.0,
         rules,
+        valid: Arc::default(),
         quotas: quotas.clone(),
         cpu: CpuPool::new(1).unwrap(),
         scenes,

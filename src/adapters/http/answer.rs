@@ -16,6 +16,7 @@ use super::Extent;
 use super::budget::Slot;
 use super::error::{Fault, snippet};
 use super::retry_after;
+use crate::adapters::spare::{Lent, Spares};
 
 /// Most that is read of a refusal.
 const SAID_BYTES: usize = 2048;
@@ -62,7 +63,12 @@ impl Answer {
     }
 
     /// The bytes of a range that was asked for.
-    pub(super) async fn range(mut self, asked: Range<u64>, extent: Extent) -> Result<Bytes, Fault> {
+    pub(super) async fn range(
+        mut self,
+        asked: Range<u64>,
+        extent: Extent,
+        bodies: &Spares<u8>,
+    ) -> Result<Bytes, Fault> {
         self.must_be_plain()?;
         let due = if self.status() == StatusCode::PARTIAL_CONTENT {
             let stated = self.header(header::CONTENT_RANGE).unwrap_or("no Content-Range").to_owned();
@@ -70,7 +76,7 @@ impl Answer {
         } else {
             self.whole_len(&asked, extent)?
         };
-        let body = self.at_most(asked.end - asked.start, due, &asked).await?;
+        let body = self.at_most(asked.end - asked.start, due, &asked, bodies).await?;
         let got = body.len() as u64;
         let short = due.is_some_and(|n| got < n) || (extent == Extent::Exact && got < asked.end - asked.start);
         if short {
@@ -94,27 +100,38 @@ impl Answer {
     }
 
     /// The body, which must not have more than `max` bytes nor more than are `due`.
-    async fn at_most(&mut self, max: u64, due: Option<u64>, asked: &Range<u64>) -> Result<Bytes, Fault> {
+    async fn at_most(
+        &mut self,
+        max: u64,
+        due: Option<u64>,
+        asked: &Range<u64>,
+        bodies: &Spares<u8>,
+    ) -> Result<Bytes, Fault> {
         let limit = due.unwrap_or(max).min(max) as usize;
-        let mut body = BytesMut::new();
-        while let Some(piece) = self.piece(body.len(), due).await? {
-            if piece.len() > limit - body.len() {
+        let mut first = Bytes::new();
+        let mut body = Lent::from(Vec::new());
+        while let Some(piece) = self.piece(first.len().max(body.len()), due).await? {
+            if piece.len() > limit - first.len().max(body.len()) {
                 let asked = asked.clone();
                 return Err(match self.status() {
                     StatusCode::PARTIAL_CONTENT => Fault::WrongRange { asked, answered: "more bytes".into() },
                     status => Fault::RangeIgnored { asked, status: status.as_u16() },
                 });
             }
+            if first.is_empty() {
+                first = piece;
+                continue;
+            }
+            // More than one piece.
             if body.is_empty() {
-                if piece.len() == limit {
-                    body = BytesMut::from(piece);
-                    continue;
-                }
+                body = bodies.lend();
+                body.clear();
                 body.reserve(limit);
+                body.extend_from_slice(&first);
             }
             body.extend_from_slice(&piece);
         }
-        Ok(body.freeze())
+        Ok(if body.is_empty() { first } else { Bytes::from_owner(body) })
     }
 
     /// A JSON document of at most `cap` bytes.

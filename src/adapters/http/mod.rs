@@ -23,6 +23,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
+use crate::adapters::spare::Spares;
 pub use budget::{HttpCounters, HttpTally, MAX_HOSTS};
 pub use error::{Fault, HttpError, redact};
 pub use trust::Trust;
@@ -78,7 +79,11 @@ pub struct Http {
     client: reqwest::Client,
     settings: HttpSettings,
     hosts: Hosts,
+    bodies: Spares<u8>,
 }
+
+/// Buffers for the bodies of ranges that wait to be used again, and the largest of them, bytes.
+const SPARE_BODIES: (usize, usize) = (4, 2 << 20);
 
 /// What a ranged read takes for a full answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +117,8 @@ impl Http {
         }
         let client = builder.build().map_err(|e| HttpError::setup(&e))?;
         let hosts = Hosts::new(settings.per_host);
-        Ok(Self { client, settings, hosts })
+        let bodies = Spares::new(SPARE_BODIES.0, SPARE_BODIES.1);
+        Ok(Self { client, settings, hosts, bodies })
     }
 
     /// Bytes `range` of a file: all of them.
@@ -181,7 +187,7 @@ impl Http {
             answer => answer.map_err(fail)?,
         };
         let deadline = self.deadline(len);
-        let body = timeout_at(deadline, answer.range(range, extent)).await;
+        let body = timeout_at(deadline, answer.range(range, extent, &self.bodies)).await;
         body.unwrap_or(Err(Fault::TooSlow)).map_err(fail)
     }
 
