@@ -8,7 +8,7 @@
 use super::grid::{Cell, Grid};
 use super::partition;
 use super::season::Seasons;
-use super::sweep::Visit;
+use super::sweep::{Columns, Visit};
 
 /// A task as far as its place matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +23,10 @@ pub struct Stop {
 
 /// Which of `stops` comes when (by its place in the slice), with its partition.
 pub fn lay_out(stops: &[Stop], grid: &Grid, seasons: &Seasons, seed: u64, partitions: i32) -> Vec<(usize, i32)> {
+    let columns = Columns::of(seasons.visited());
     let visit = |stop: &Stop| {
         let [w, s, e, n] = grid.bbox(stop.cell);
-        Visit::of(stop.cell, (w + e) / 2.0, (s + n) / 2.0, seasons.visit_index(seed, stop.task_id))
+        columns.visit(stop.cell, (w + e) / 2.0, (s + n) / 2.0, seasons.visit_index(seed, stop.task_id))
     };
     let mut order: Vec<(Visit, u64, usize)> =
         stops.iter().enumerate().map(|(at, stop)| (visit(stop), stop.task_id, at)).collect();
