@@ -227,11 +227,6 @@ impl Seasons {
         }
     }
 
-    /// Over how many seasons [`Self::visit_index`] spreads the tasks.
-    pub fn visited(&self) -> usize {
-        if matches!(self.pick, Pick::Random) { self.all.len() } else { 1 }
-    }
-
     /// Name of the season an instant lies in: the one at `wanted` if it does, else the first by name.
     pub fn name_at(&self, wanted: usize, at: DateTime<Utc>) -> &str {
         let first = self.all.get(wanted).into_iter().chain(&self.all).find(|s| s.interval.holds(at));

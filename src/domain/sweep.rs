@@ -2,9 +2,8 @@
 //!
 //! Contract: scenes are cut along the squares of the 100 km grid of a UTM zone (a Sentinel-2 tile has 109.8 km, its
 //! corner on the grid). Cells are visited one column of such squares after the other, in a column season by season
-//! (another season is another scene and shares nothing), and then from north to south in strips one 10 m block high.
-//! Where few cells of a column have the same season, columns are two squares wide: half as many edges, and a cache of the
-//! default size still holds a strip. Strips begin in the middle of a row of blocks, so that the chips of a strip lie in
+//! (another season is another scene and shares nothing), and then from north to south in strips one 10 m block high,
+//! alternately eastwards and westwards. Strips begin in the middle of a row of blocks, so that the chips of a strip lie in
 //! two rows of blocks and not in three, and what has to stay in the cache is one row. Columns begin in the east of where
 //! tiles overlap: west of that most chips come from the western tile, whose last blocks are then finished with.
 //! Neighbours to the north and south overlap where the sweep passes them together, those to the east and west cost some
@@ -47,43 +46,22 @@ pub struct Visit {
     across: i32,
 }
 
-/// How columns are laid and swept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Columns {
-    /// One square wide, strips alternately eastwards and westwards.
-    Narrow,
-    /// Two squares wide, all strips eastwards: what a strip shares with the next one then stays in the cache for one
-    /// strip everywhere, and not for up to two at its ends.
-    Wide,
-}
-
-/// From so many seasons on columns are wide. Tiles, fetches per block with the default cache: 1.05 narrow and 1.03 wide with
-/// four seasons, 1.11 and 1.20 with one.
-const SPARSE_SEASONS: usize = 3;
-
-impl Columns {
-    /// The columns for tasks that are spread over so many seasons.
-    pub fn of(seasons: usize) -> Self {
-        if seasons >= SPARSE_SEASONS { Self::Wide } else { Self::Narrow }
-    }
-
+impl Visit {
     /// The visit to a cell whose middle is at `lon`, `lat` (degrees) and whose scene is to come from the season
     /// numbered `season`.
-    pub fn visit(self, cell: Cell, lon: f64, lat: f64, season: usize) -> Visit {
-        let width = if self == Self::Wide { 2.0 * SQUARE_M } else { SQUARE_M };
+    pub fn of(cell: Cell, lon: f64, lat: f64, season: usize) -> Self {
         let (zone, east, north) = utm(lon, lat);
         let east = east - LAP_M;
-        let (column, square) = ((east / width).floor() as i32, (north / SQUARE_M).floor() as i32);
+        let (column, square) = ((east / SQUARE_M).floor() as i32, (north / SQUARE_M).floor() as i32);
         let from_top = f64::from(square + 1) * SQUARE_M - north;
         let strip = ((from_top / BLOCK_M + 0.5) as i32).min(STRIPS - 1);
-        let block = (east.rem_euclid(width) / BLOCK_M) as i32;
-        let eastwards = self == Self::Wide || strip % 2 == 0;
-        Visit {
+        let block = (east.rem_euclid(SQUARE_M) / BLOCK_M) as i32;
+        Self {
             column: zone * COLUMNS + column,
             season,
             square: -square,
             strip,
-            block: if eastwards { block } else { -block },
+            block: if strip % 2 == 0 { block } else { -block },
             down: -cell.iy,
             across: cell.ix,
         }
@@ -134,13 +112,13 @@ mod tests {
     }
 
     /// Cells of 0.05 degrees around (-3.9, 40.0), which is about (423 km, 4428 km) of zone 30, and their visits.
-    fn walk(columns: Columns, seasons: usize) -> Vec<(Visit, [f64; 2])> {
+    fn walk(seasons: usize) -> Vec<(Visit, [f64; 2])> {
         let mut visits = Vec::new();
         for ix in -10..60i32 {
             for iy in -25..25i32 {
                 let [lon, lat] = [-4.1 + f64::from(ix) * 0.05, 40.2 + f64::from(iy) * 0.05];
                 let season = (ix * 7 + iy * 3).unsigned_abs() as usize % seasons;
-                visits.push((columns.visit(Cell { ix, iy }, lon, lat, season), [lon, lat]));
+                visits.push((Visit::of(Cell { ix, iy }, lon, lat, season), [lon, lat]));
             }
         }
         visits.sort_unstable_by_key(|(visit, _)| *visit);
@@ -149,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_strip_is_finished_before_the_next_one_and_directions_alternate() {
-        let walk = walk(Columns::of(1), 1);
+        let walk = walk(1);
         let place = |lonlat: [f64; 2]| utm(lonlat[0], lonlat[1]);
         let blocks = |p: (i32, f64, f64)| [(p.1 / BLOCK_M).floor(), (p.2 / BLOCK_M).floor()];
         let mut far = 0;
@@ -166,27 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn wide_columns_hold_two_squares_and_every_strip_runs_eastwards() {
-        let (wide, narrow) = (walk(Columns::of(4), 1), walk(Columns::Narrow, 1));
-        let columns = |walk: &[(Visit, [f64; 2])]| {
-            let all: std::collections::BTreeSet<i32> = walk.iter().map(|(v, _)| v.column).collect();
-            all.len()
-        };
-        assert!(columns(&wide) < columns(&narrow));
-        let strips = wide.chunk_by(|(a, _), (b, _)| (a.column, a.square, a.strip) == (b.column, b.square, b.strip));
-        let mut widest = 0.0_f64;
-        for strip in strips {
-            let east = |at: usize| utm(strip[at].1[0], strip[at].1[1]).1;
-            // Within a block the way is southwards first.
-            assert!((1..strip.len()).all(|at| east(at) > east(at - 1) - 1.2 * BLOCK_M));
-            widest = widest.max(east(strip.len() - 1) - east(0));
-        }
-        assert!((1.7 * SQUARE_M..2.0 * SQUARE_M).contains(&widest), "{widest}");
-    }
-
-    #[test]
     fn seasons_of_a_column_follow_each_other() {
-        let order: Vec<(i32, usize)> = walk(Columns::of(3), 3).iter().map(|(v, _)| (v.column, v.season)).collect();
+        let order: Vec<(i32, usize)> = walk(3).iter().map(|(v, _)| (v.column, v.season)).collect();
         assert!(order.is_sorted());
         assert!(order.iter().any(|(_, season)| *season == 2));
     }

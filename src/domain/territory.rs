@@ -8,7 +8,7 @@
 use super::grid::{Cell, Grid};
 use super::partition;
 use super::season::Seasons;
-use super::sweep::{Columns, Visit};
+use super::sweep::Visit;
 
 /// A task as far as its place matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +23,9 @@ pub struct Stop {
 
 /// Which of `stops` comes when (by its place in the slice), with its partition.
 pub fn lay_out(stops: &[Stop], grid: &Grid, seasons: &Seasons, seed: u64, partitions: i32) -> Vec<(usize, i32)> {
-    let columns = Columns::of(seasons.visited());
     let visit = |stop: &Stop| {
         let [w, s, e, n] = grid.bbox(stop.cell);
-        columns.visit(stop.cell, (w + e) / 2.0, (s + n) / 2.0, seasons.visit_index(seed, stop.task_id))
+        Visit::of(stop.cell, (w + e) / 2.0, (s + n) / 2.0, seasons.visit_index(seed, stop.task_id))
     };
     let mut order: Vec<(Visit, u64, usize)> =
         stops.iter().enumerate().map(|(at, stop)| (visit(stop), stop.task_id, at)).collect();
