@@ -31,6 +31,9 @@ const BATCHES: usize = 4;
 /// Bytes that a row with a polygon takes in the file, at least: four points of 16 bytes.
 const ROW_BYTES: u64 = 64;
 
+/// Gives the lock back. Not reached after an error, when the connection is closed.
+const END: &str = "COMMIT";
+
 /// A connection that nobody else uses meanwhile, and what classifies its rows.
 pub(super) type Reader<'a> = (&'a mut Connection, &'a mut Labeller);
 
@@ -113,11 +116,20 @@ pub(super) fn scan(
                 ready.push((db, labeller));
             }
             // Somebody waits to write, so nobody else gets in; the reader that is in goes on alone.
-            Err(_) if !ready.is_empty() => {}
+            Err(_) if !ready.is_empty() => {
+                // Fails where BEGIN has.
+                let _ = db.execute_batch("ROLLBACK");
+            }
             Err(error) => return Err(from_sqlite(path, error)),
         }
     }
-    let Some((first, last)) = span else { return Ok(0) };
+    let Some((first, last)) = span else {
+        return ready
+            .iter()
+            .try_for_each(|(db, _)| db.execute_batch(END))
+            .map(|()| 0)
+            .map_err(|e| from_sqlite(path, e));
+    };
     // The estimate may be nothing but the span of the ids; the file cannot hold more than it has room for.
     let room = std::fs::metadata(path).map_or(0, |m| m.len()) / ROW_BYTES;
     let ranges = Ranges::new(first, last, layer.row_estimate.min(room));
@@ -152,7 +164,7 @@ pub(super) fn scan(
 
 /// First and last id, read in a transaction that stays open.
 fn begin(db: &Connection, layer: &LayerInfo) -> rusqlite::Result<Option<(i64, i64)>> {
-    db.execute_batch("BEGIN")?;
+    db.execute_batch("BEGIN")?; // until END
     let (first, last): (Option<i64>, Option<i64>) =
         db.query_row(&query::span_sql(layer), [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(first.zip(last))
@@ -188,7 +200,7 @@ fn read(
         }
     }
     drop(statement);
-    db.execute_batch("COMMIT")
+    db.execute_batch(END)
 }
 
 /// What the calling thread does with the rows.
@@ -233,8 +245,48 @@ impl Work<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::adapters::crs::Crs;
+    use crate::domain::class_table::ClassTable;
+
+    /// Scans `first` with a second reader whose file lacks the table; gives the rows. Twice, as locks are given back.
+    fn scan_beside_a_stranger(first: &str) -> Vec<u64> {
+        let layer = LayerInfo {
+            name: "t".into(),
+            geometry_column: "geom".into(),
+            id_column: "rowid".into(),
+            code_column: Some("code".into()),
+            name_column: None,
+            crs: Crs::lonlat(),
+            row_estimate: 3,
+            fingerprint: String::new(),
+        };
+        let places = Places::new(&layer.crs).unwrap();
+        let classes = Arc::new(ClassTable::parse("class,5,cereals,#ddcc44\nname,barley,5,\n", "test").unwrap());
+        let [mut one, mut two] = [0, 1].map(|_| Connection::open_in_memory().unwrap());
+        let [mut labels, mut more] = [0, 1].map(|_| Labeller::new(classes.clone()));
+        one.execute_batch(first).unwrap();
+        let mut scan_once = || {
+            let readers = vec![(&mut one, &mut labels), (&mut two, &mut more)];
+            let place = (&layer, Path::new("t.gpkg"));
+            let rows = scan(readers, place, &places, &mut |_| {}, &mut |_| ControlFlow::Continue(())).unwrap();
+            assert!(one.is_autocommit() && two.is_autocommit());
+            rows
+        };
+        vec![scan_once(), scan_once()]
+    }
+
+    #[test]
+    fn a_second_reader_that_does_not_get_in_is_done_without() {
+        let table = "CREATE TABLE t (geom BLOB, code TEXT);";
+        assert_eq!(scan_beside_a_stranger(table), [0, 0]);
+        assert_eq!(
+            scan_beside_a_stranger(&format!("{table} INSERT INTO t (code) VALUES ('1'), ('2'), ('3');")),
+            [3, 3]
+        );
+    }
 
     #[test]
     fn ranges_hold_every_id_once_whatever_the_gaps() {
