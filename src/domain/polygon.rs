@@ -203,8 +203,7 @@ fn ring_moments(ring: &[[f64; 2]], base: [f64; 2]) -> (f64, f64, f64) {
     (area / 2.0, mx / 6.0, my / 6.0)
 }
 
-/// Comparisons instead of `f64::min`, which asks about NaN each time: half the time of a scan's geometry. A coordinate
-/// that is NaN counts for nothing.
+/// Comparisons instead of `f64::min`, which asks about NaN each time. A coordinate that is NaN counts for nothing.
 fn envelope_of(points: &[[f64; 2]]) -> Option<Envelope> {
     let (mut low, mut high) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2]);
     for p in points {
