@@ -231,6 +231,36 @@ fn rows_come_in_order_of_id_wherever_the_ids_are() {
     }
 }
 
+/// A geometry of more bytes than are read is one rejected row, and an endless text is one of no class.
+#[test]
+fn a_row_too_large_to_fetch_stops_no_scan() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("parcels.gpkg");
+    let ids: Vec<i64> = (1..=20_000).collect();
+    let db = square_rows(&path, &ids);
+    let endless = blob::MAX_BLOB_BYTES + 1;
+    for (id, column, value) in [
+        (1, "geom", format!("zeroblob({endless})")),
+        (9000, "geom", format!("zeroblob({endless})")),
+        (9001, "geom", format!("zeroblob({endless})")),
+        (9002, "EC_hcat_c", format!("printf('%.{endless}c', 'x')")),
+        (20_000, "geom", format!("zeroblob({endless})")),
+    ] {
+        db.execute(&format!("UPDATE parcels SET {column} = {value} WHERE fid = ?1"), [id]).unwrap();
+    }
+    let source = GeoPackage::open(&path, options(None), classes()).unwrap();
+    for _ in 0..2 {
+        let scanned = scan_all(&source).unwrap();
+        assert!(scanned.iter().map(|p| p.id).eq(ids.iter().copied()));
+        for row in scanned {
+            let refused = [1, 9000, 9001, 20_000].contains(&row.id);
+            assert_eq!(row.place.err(), refused.then_some(Reject::TooLarge), "row {}", row.id);
+            assert_eq!(row.class == Lookup::Unknown, row.id == 9002, "row {}", row.id);
+        }
+    }
+    assert_eq!(source.cell([-3.15, 40.05, -3.05, 40.15], 0.0).unwrap().len(), ids.len() - 4);
+}
+
 /// Two readers, one state: nobody can commit while they read, or they read what was there when they began.
 #[test]
 fn a_scan_sees_one_state_of_a_file_that_others_write() {

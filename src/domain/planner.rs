@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt};
+use serde::Serialize;
 
 use super::class_table::Lookup;
 use super::classes::ClassId;
@@ -302,10 +303,9 @@ impl Planner {
     /// Hash of the settings' context and of every task as it will be sent; the tasks carry seed, step,
     /// probabilities and targets themselves. Partitions are left out: they do not change the dataset.
     fn derive_run_id(&self, tasks: &[PlannedTask]) -> String {
-        let hash = |value: &serde_json::Value| fnv1a(value.to_string().as_bytes());
-        let sent: Vec<u64> = tasks.iter().map(|t| hash(&serde_json::json!([t.task, t.expected_chips]))).collect();
+        let sent: Vec<u64> = tasks.iter().map(|t| hash_of(&(&t.task, t.expected_chips))).collect();
         let (context, names) = (&self.settings.context, &self.settings.classes);
-        format!("{:016x}", hash(&serde_json::json!([context, names, self.settings.min_parcels, sent])))
+        format!("{:016x}", hash_of(&(context, names, self.settings.min_parcels, sent)))
     }
 
     fn unknown_codes(&self) -> Vec<(String, u64)> {
@@ -326,6 +326,14 @@ impl Tally {
             None => self.classes.push(ClassTally { class, parcels: 1, drawn }),
         }
     }
+}
+
+/// Hash of a value's JSON, written as it goes: by way of [`serde_json::Value`] it takes twice the time, and the order of fields
+/// hangs on a feature that some dependency may switch.
+fn hash_of(value: &impl Serialize) -> u64 {
+    #[expect(clippy::expect_used, reason = "numbers, texts and maps with numbers or texts for keys have a JSON")]
+    let json = serde_json::to_vec(value).expect("a plan has a JSON");
+    fnv1a(&json)
 }
 
 /// A cell with its place along the Hilbert curve.

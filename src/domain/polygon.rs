@@ -39,17 +39,7 @@ impl Polygon {
         self.close_ring(hole);
     }
 
-    /// Room for `points` more points.
-    pub fn reserve(&mut self, points: usize) {
-        self.xy.reserve(points);
-    }
-
-    /// Adds one point to the ring being built; [`Self::close_ring`] ends that ring.
-    pub fn push_point(&mut self, point: [f64; 2]) {
-        self.xy.push(point);
-    }
-
-    /// Ends the ring being built.
+    /// Ends the ring that was being built by [`Extend`].
     pub fn close_ring(&mut self, hole: bool) {
         let end = self.xy.len() as u32;
         if self.rings.last().map_or(0, |r| r.end) < end {
@@ -95,15 +85,13 @@ impl Polygon {
 
     /// Area in squared units of the CRS: outer rings minus holes, never negative.
     pub fn area(&self) -> f64 {
-        self.moments().0.max(0.0)
+        self.xy.first().map_or(0.0, |base| self.moments(*base, |_| ()).0.max(0.0))
     }
 
     /// Centroid of the area; `None` when there is no area.
     pub fn centroid(&self) -> Option<[f64; 2]> {
         let base = *self.xy.first()?;
-        let (area, mx, my) = self.moments();
-        let c = [base[0] + mx / area, base[1] + my / area];
-        (area > 0.0 && c[0].is_finite() && c[1].is_finite()).then_some(c)
+        centroid_of(base, self.moments(base, |_| ()))
     }
 
     /// Even-odd rule. Points exactly on an edge may fall on either side, always on the same one.
@@ -120,9 +108,12 @@ impl Polygon {
     /// envelope's mid-height; then through the mid-height of the largest part. `None` for shapes without
     /// interior, and for those so thin or so large that the point cannot be computed.
     pub fn representative_point(&self) -> Option<[f64; 2]> {
-        let [x0, y0, x1, y1] = self.envelope()?;
+        let base = *self.xy.first()?;
+        let mut bounds = Bounds::NONE;
+        let moments = self.moments(base, |p| bounds.add(p));
+        let [x0, y0, x1, y1] = bounds.envelope();
         let possible = |[x, y]: &[f64; 2]| (x0..=x1).contains(x) && (y0..=y1).contains(y);
-        let centroid = self.centroid().filter(possible);
+        let centroid = centroid_of(base, moments).filter(possible);
         if let Some(c) = centroid
             && self.contains(c)
         {
@@ -155,7 +146,7 @@ impl Polygon {
     fn largest_part(&self) -> Option<Envelope> {
         let mut best: Option<(f64, &[[f64; 2]])> = None;
         for (ring, _) in self.rings().filter(|(_, hole)| !hole) {
-            let area = ring_moments(ring, ring[0]).0.abs();
+            let area = ring_moments(ring, ring[0], &mut |_| ()).0.abs();
             if best.is_none_or(|(largest, _)| area > largest) {
                 best = Some((area, ring));
             }
@@ -168,31 +159,46 @@ impl Polygon {
     fn crossings(&self, y: f64, mut f: impl FnMut(f64)) {
         for (ring, _) in self.rings() {
             let mut a = ring[ring.len() - 1];
+            let mut a_below = a[1] <= y;
             for &b in ring {
-                if (a[1] <= y) != (b[1] <= y) {
+                let b_below = b[1] <= y;
+                if a_below != b_below {
                     f(a[0] + (y - a[1]) * ((b[0] - a[0]) / (b[1] - a[1])));
                 }
-                a = b;
+                (a, a_below) = (b, b_below);
             }
         }
     }
 
-    /// Area and first moments about the first point.
-    fn moments(&self) -> (f64, f64, f64) {
-        let Some(&base) = self.xy.first() else { return (0.0, 0.0, 0.0) };
+    /// Area and first moments about `base`; every point is shown to `each` on the way.
+    fn moments(&self, base: [f64; 2], mut each: impl FnMut([f64; 2])) -> (f64, f64, f64) {
         self.rings().fold((0.0, 0.0, 0.0), |sum, (ring, hole)| {
-            let (area, mx, my) = ring_moments(ring, base);
+            let (area, mx, my) = ring_moments(ring, base, &mut each);
             let sign = if (area < 0.0) == hole { 1.0 } else { -1.0 };
             (sum.0 + sign * area, sum.1 + sign * mx, sum.2 + sign * my)
         })
     }
 }
 
+/// New points belong to the ring being built; [`Polygon::close_ring`] ends that ring.
+impl Extend<[f64; 2]> for Polygon {
+    fn extend<T: IntoIterator<Item = [f64; 2]>>(&mut self, points: T) {
+        self.xy.extend(points);
+    }
+}
+
+/// From area and first moments about `base`; `None` when there is no area.
+fn centroid_of(base: [f64; 2], (area, mx, my): (f64, f64, f64)) -> Option<[f64; 2]> {
+    let c = [base[0] + mx / area, base[1] + my / area];
+    (area > 0.0 && c[0].is_finite() && c[1].is_finite()).then_some(c)
+}
+
 /// Signed area (counter-clockwise positive) and first moments of a ring about `base`, by the shoelace formula.
-fn ring_moments(ring: &[[f64; 2]], base: [f64; 2]) -> (f64, f64, f64) {
+fn ring_moments(ring: &[[f64; 2]], base: [f64; 2], each: &mut impl FnMut([f64; 2])) -> (f64, f64, f64) {
     let (mut area, mut mx, mut my) = (0.0, 0.0, 0.0);
     let mut a = ring.last().map_or([0.0; 2], |p| [p[0] - base[0], p[1] - base[1]]);
     for p in ring {
+        each(*p);
         let b = [p[0] - base[0], p[1] - base[1]];
         let cross = a[0] * b[1] - b[0] * a[1];
         area += cross;
@@ -203,16 +209,32 @@ fn ring_moments(ring: &[[f64; 2]], base: [f64; 2]) -> (f64, f64, f64) {
     (area / 2.0, mx / 6.0, my / 6.0)
 }
 
-/// Comparisons instead of `f64::min`, which asks about NaN each time. A coordinate that is NaN counts for nothing.
-fn envelope_of(points: &[[f64; 2]]) -> Option<Envelope> {
-    let (mut low, mut high) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2]);
-    for p in points {
-        for axis in 0..2 {
-            low[axis] = if p[axis] < low[axis] { p[axis] } else { low[axis] };
-            high[axis] = if p[axis] > high[axis] { p[axis] } else { high[axis] };
-        }
+/// The box around the points seen so far.
+struct Bounds {
+    low: [f64; 2],
+    high: [f64; 2],
+}
+
+impl Bounds {
+    const NONE: Self = Self { low: [f64::INFINITY; 2], high: [f64::NEG_INFINITY; 2] };
+
+    /// Comparisons instead of `f64::min`, which asks about NaN each time. A coordinate that is NaN counts for nothing.
+    fn add(&mut self, p: [f64; 2]) {
+        let less = |a: f64, b: f64| if a < b { a } else { b };
+        let more = |a: f64, b: f64| if a > b { a } else { b };
+        self.low = [less(p[0], self.low[0]), less(p[1], self.low[1])];
+        self.high = [more(p[0], self.high[0]), more(p[1], self.high[1])];
     }
-    (!points.is_empty()).then_some([low[0], low[1], high[0], high[1]])
+
+    fn envelope(&self) -> Envelope {
+        [self.low[0], self.low[1], self.high[0], self.high[1]]
+    }
+}
+
+fn envelope_of(points: &[[f64; 2]]) -> Option<Envelope> {
+    let mut bounds = Bounds::NONE;
+    points.iter().for_each(|p| bounds.add(*p));
+    (!points.is_empty()).then(|| bounds.envelope())
 }
 
 #[cfg(test)]

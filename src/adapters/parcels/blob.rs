@@ -271,25 +271,34 @@ impl<'a> Cursor<'a> {
 
     fn polygon(&mut self, doubles: usize, out: &mut Polygon) -> Result<(), BlobError> {
         for ring in 0..self.count(4)? {
-            let count = self.points(doubles, |point| out.push_point(point))?;
+            let count = self.points(doubles, out)?;
             close(out, count, ring > 0)?;
         }
         Ok(())
     }
 
     /// Hands over the points of a sequence and tells how many there were.
-    fn points(&mut self, doubles: usize, mut sink: impl FnMut([f64; 2])) -> Result<u32, BlobError> {
+    fn points(&mut self, doubles: usize, out: &mut impl Extend<[f64; 2]>) -> Result<u32, BlobError> {
         let count = self.count(8 * doubles)?;
-        let little = self.little;
-        let number = |bytes: &[u8]| {
-            let bytes = bytes.first_chunk::<8>().copied().unwrap_or_default();
-            if little { f64::from_le_bytes(bytes) } else { f64::from_be_bytes(bytes) }
-        };
+        let bytes = self.take(count as usize * 8 * doubles)?;
         let mut finite = true;
-        for point in self.take(count as usize * 8 * doubles)?.chunks_exact(8 * doubles) {
-            let (x, y) = (number(point), number(&point[8..]));
+        let mut point = |x: f64, y: f64| {
             finite &= x.is_finite() & y.is_finite();
-            sink([x, y]);
+            [x, y]
+        };
+        let numbers = bytes.as_chunks::<8>().0;
+        match (doubles, self.little) {
+            // Almost every point there is; with its size known, a third of the time.
+            (2, true) => {
+                let pairs = numbers.as_chunks::<2>().0;
+                out.extend(pairs.iter().map(|[x, y]| point(f64::from_le_bytes(*x), f64::from_le_bytes(*y))));
+            }
+            (_, true) => out.extend(
+                numbers.chunks_exact(doubles).map(|p| point(f64::from_le_bytes(p[0]), f64::from_le_bytes(p[1]))),
+            ),
+            (_, false) => out.extend(
+                numbers.chunks_exact(doubles).map(|p| point(f64::from_be_bytes(p[0]), f64::from_be_bytes(p[1]))),
+            ),
         }
         if finite { Ok(count) } else { Err(BlobError::NotFinite) }
     }
@@ -316,7 +325,7 @@ impl<'a> Cursor<'a> {
     /// repeats the last one of the piece before is left out.
     fn curve(&mut self, kind: u32, doubles: usize, start: usize, out: &mut Polygon) -> Result<(), BlobError> {
         let mut points = Vec::new();
-        let count = self.points(doubles, |p| points.push(p))?;
+        let count = self.points(doubles, &mut points)?;
         let straight = match kind {
             LINE_STRING => points,
             CIRCULAR_STRING if count == 0 || (count >= 3 && count % 2 == 1) => curve::linearise(&points),
@@ -326,7 +335,7 @@ impl<'a> Cursor<'a> {
             return Err(BlobError::TooLarge);
         }
         let joins = out.points().len() > start && out.points().last() == straight.first();
-        straight.into_iter().skip(usize::from(joins)).for_each(|p| out.push_point(p));
+        out.extend(straight.into_iter().skip(usize::from(joins)));
         Ok(())
     }
 }

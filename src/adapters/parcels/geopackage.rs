@@ -198,7 +198,7 @@ impl ParcelSource for GeoPackage {
             self.rows_near(db, area, &mut |row| {
                 let Ok(bytes) = query::geometry(row)? else { return Ok(()) };
                 if blob::parse(bytes, &mut shape).is_ok() {
-                    let (id, code, name) = (row.get(0)?, row.get_ref(3)?, row.get_ref(4)?);
+                    let (id, code, name) = (row.get(0)?, row.get_ref(2)?, row.get_ref(3)?);
                     gather.add(id, &mut shape, || labeller.classify(code, || name).class());
                 }
                 Ok(())

@@ -1,12 +1,13 @@
 //! Rows as they come from the table, and the statements that fetch them.
 //!
-//! Contract: columns are id, length of the geometry, geometry, code, name, in this order, whatever they are
+//! Contract: columns are id, geometry, code, name, length of the geometry, in this order, whatever they are
 //! called. A geometry larger than [`MAX_BLOB_BYTES`] is not fetched.
-//! Trap: reading a later column of a row makes SQLite walk the row's overflow pages; the geometry comes first
-//! because it is needed anyway.
+//! Trap: asking for the length takes 6 % of a scan. [`quick_scan_sql`] leaves it out and must be
+//! run under [`limited`], where a row too large for that ends the statement with an error.
 
-use rusqlite::Row;
+use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row};
 
 use super::blob::MAX_BLOB_BYTES;
 use super::layer::LayerInfo;
@@ -15,15 +16,16 @@ use crate::domain::parcel::Reject;
 
 /// The columns with a table's alias in front (`t.`) or nothing.
 fn columns(layer: &LayerInfo, alias: &str) -> String {
-    let column = |name: &str| format!("{alias}{}", quote(name));
-    let optional = |name: &Option<String>| name.as_deref().map_or("NULL".to_owned(), column);
-    let geometry = column(&layer.geometry_column);
-    format!(
-        "{}, length({geometry}), CASE WHEN length({geometry}) <= {MAX_BLOB_BYTES} THEN {geometry} END, {}, {}",
-        id(layer, alias),
-        optional(&layer.code_column),
-        optional(&layer.name_column),
-    )
+    let geometry = format!("{alias}{}", quote(&layer.geometry_column));
+    let small = format!("CASE WHEN length({geometry}) <= {MAX_BLOB_BYTES} THEN {geometry} END");
+    columns_with(layer, alias, &small, &format!("length({geometry})"))
+}
+
+fn columns_with(layer: &LayerInfo, alias: &str, geometry: &str, length: &str) -> String {
+    let optional =
+        |name: &Option<String>| name.as_deref().map_or("NULL".to_owned(), |name| format!("{alias}{}", quote(name)));
+    let (code, name) = (optional(&layer.code_column), optional(&layer.name_column));
+    format!("{}, {geometry}, {code}, {name}, {length}", id(layer, alias))
 }
 
 fn id(layer: &LayerInfo, alias: &str) -> String {
@@ -32,8 +34,30 @@ fn id(layer: &LayerInfo, alias: &str) -> String {
 
 /// The rows with ?1 <= id <= ?2 in order of id.
 pub(super) fn scan_sql(layer: &LayerInfo) -> String {
+    between(layer, &columns(layer, ""))
+}
+
+/// The same, without a look at the length of a geometry first.
+pub(super) fn quick_scan_sql(layer: &LayerInfo) -> String {
+    between(layer, &columns_with(layer, "", &quote(&layer.geometry_column), "NULL"))
+}
+
+fn between(layer: &LayerInfo, columns: &str) -> String {
     let id = id(layer, "");
-    format!("SELECT {} FROM {} WHERE {id} BETWEEN ?1 AND ?2 ORDER BY {id}", columns(layer, ""), quote(&layer.name))
+    format!("SELECT {columns} FROM {} WHERE {id} BETWEEN ?1 AND ?2 ORDER BY {id}", quote(&layer.name))
+}
+
+/// Runs `f` while SQLite refuses to fetch any value larger than [`MAX_BLOB_BYTES`].
+pub(super) fn limited<R>(db: &Connection, f: impl FnOnce() -> rusqlite::Result<R>) -> rusqlite::Result<R> {
+    let before = db.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_BLOB_BYTES as i32)?;
+    let result = f();
+    db.set_limit(Limit::SQLITE_LIMIT_LENGTH, before)?;
+    result
+}
+
+/// Whether a value was refused for its size.
+pub(super) fn is_too_large(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::TooBig)
 }
 
 /// Least and greatest id; NULL without rows. SQLite looks up one of them at a time without a scan.
@@ -60,9 +84,9 @@ pub(super) fn row_sql(layer: &LayerInfo) -> String {
 
 /// The geometry of a row, or why there is none.
 pub(super) fn geometry<'a>(row: &'a Row<'_>) -> rusqlite::Result<Result<&'a [u8], Reject>> {
-    Ok(match row.get_ref(2)? {
+    Ok(match row.get_ref(1)? {
         ValueRef::Blob(blob) => Ok(blob),
-        ValueRef::Null if row.get::<_, Option<i64>>(1)?.is_some() => Err(Reject::TooLarge),
+        ValueRef::Null if row.get::<_, Option<i64>>(4)?.is_some() => Err(Reject::TooLarge),
         ValueRef::Null => Err(Reject::NullGeometry),
         ValueRef::Text(_) | ValueRef::Integer(_) | ValueRef::Real(_) => Err(Reject::InvalidGeometry),
     })

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, Row, Statement};
 
 use super::error::ParcelError;
 use super::labels::Labeller;
@@ -55,18 +55,19 @@ struct BatchRow {
 }
 
 impl Batch {
-    /// `shape` is used again.
-    fn push(&mut self, row: &Row<'_>, labeller: &mut Labeller, shape: &mut Polygon) -> rusqlite::Result<()> {
+    /// Gives the row's id; `shape` is used again.
+    fn push(&mut self, row: &Row<'_>, labeller: &mut Labeller, shape: &mut Polygon) -> rusqlite::Result<i64> {
         let point = query::geometry(row)?.and_then(|blob| {
             blob::parse(blob, shape).map_err(blob::BlobError::reject)?;
             place::point(shape)
         });
-        let code = row.get_ref(3)?;
-        let class = labeller.classify(code, || row.get_ref(4).unwrap_or(ValueRef::Null));
+        let code = row.get_ref(2)?;
+        let class = labeller.classify(code, || row.get_ref(3).unwrap_or(ValueRef::Null));
         let label = (class == Lookup::Unknown).then(|| labeller.label());
         self.points.extend(point.ok());
-        self.rows.push(BatchRow { id: row.get(0)?, class, label, point: point.map(|_| ()) });
-        Ok(())
+        let id = row.get(0)?;
+        self.rows.push(BatchRow { id, class, label, point: point.map(|_| ()) });
+        Ok(id)
     }
 }
 
@@ -133,7 +134,6 @@ pub(super) fn scan(
     // The estimate may be nothing but the span of the ids; the file cannot hold more than it has room for.
     let room = std::fs::metadata(path).map_or(0, |m| m.len()) / ROW_BYTES;
     let ranges = Ranges::new(first, last, layer.row_estimate.min(room));
-    let sql = query::scan_sql(layer);
     let lost = || ParcelError::ReaderLost { path: path.to_owned() };
     std::thread::scope(|scope| {
         let (mut lanes, mut threads, turns) = (Vec::new(), Vec::new(), ready.len());
@@ -144,8 +144,7 @@ pub(super) fn scan(
                 let _ = free.send(Batch::default());
             }
             let mine = (turn as u64..ranges.count).step_by(turns).map(move |number| ranges.get(number));
-            let sql = &sql;
-            let run = move || read(reader, sql, mine, &free_rx, &full_tx);
+            let run = move || read(reader, layer, mine, &free_rx, &full_tx);
             let thread = std::thread::Builder::new().name("parcel-reader".into()).spawn_scoped(scope, run);
             threads.push(thread.map_err(|_| lost())?);
             lanes.push(Lane { full, free });
@@ -173,34 +172,69 @@ fn begin(db: &Connection, layer: &LayerInfo) -> rusqlite::Result<Option<(i64, i6
 /// Reads until its ranges end or nobody wants more.
 fn read(
     (db, labeller): Reader<'_>,
-    sql: &str,
+    layer: &LayerInfo,
     ranges: impl Iterator<Item = (i64, i64)>,
     free: &Receiver<Batch>,
     full: &SyncSender<Batch>,
 ) -> rusqlite::Result<()> {
-    let mut statement = db.prepare_cached(sql)?;
-    let mut shape = Polygon::default();
-    for range in ranges {
-        let mut rows = statement.query(range)?;
-        let mut ends = false;
-        while !ends {
-            let Ok(mut batch) = free.recv() else { return Ok(()) };
-            batch.rows.clear();
-            batch.points.clear();
-            while !ends && batch.rows.len() < BATCH_ROWS {
-                match rows.next()? {
-                    Some(row) => batch.push(row, labeller, &mut shape)?,
-                    None => ends = true,
-                }
+    let mut quick = db.prepare_cached(&query::quick_scan_sql(layer))?;
+    let mut out = Out { labeller, shape: Polygon::default(), batch: Batch::default(), free, full };
+    for (mut next, last) in ranges {
+        if !out.fetch() {
+            return Ok(());
+        }
+        let read = query::limited(db, || out.read(&mut quick, &mut next, last));
+        let wanted = match read {
+            Err(error) if query::is_too_large(&error) => {
+                out.read(&mut *db.prepare_cached(&query::scan_sql(layer))?, &mut next, last)
             }
-            batch.ends = ends;
-            if full.send(batch).is_err() {
-                return Ok(());
-            }
+            read => read,
+        }?;
+        if !(wanted && out.send(true)) {
+            return Ok(());
         }
     }
-    drop(statement);
+    drop(quick);
     db.execute_batch(END)
+}
+
+/// The batch being filled, and where it goes.
+struct Out<'a> {
+    labeller: &'a mut Labeller,
+    /// Used again for every row.
+    shape: Polygon,
+    batch: Batch,
+    free: &'a Receiver<Batch>,
+    full: &'a SyncSender<Batch>,
+}
+
+impl Out<'_> {
+    /// Reads the rows from `next`, which goes along, to `last`. `false` when nobody wants more.
+    fn read(&mut self, statement: &mut Statement<'_>, next: &mut i64, last: i64) -> rusqlite::Result<bool> {
+        let mut rows = statement.query((*next, last))?;
+        while let Some(row) = rows.next()? {
+            if self.batch.rows.len() == BATCH_ROWS && !(self.send(false) && self.fetch()) {
+                return Ok(false);
+            }
+            let id = self.batch.push(row, self.labeller, &mut self.shape)?;
+            // Nothing comes after the greatest id there is.
+            *next = id.saturating_add(1);
+        }
+        Ok(true)
+    }
+
+    fn fetch(&mut self) -> bool {
+        let Ok(mut batch) = self.free.recv() else { return false };
+        batch.rows.clear();
+        batch.points.clear();
+        self.batch = batch;
+        true
+    }
+
+    fn send(&mut self, ends: bool) -> bool {
+        self.batch.ends = ends;
+        self.full.send(std::mem::take(&mut self.batch)).is_ok()
+    }
 }
 
 /// What the calling thread does with the rows.
