@@ -12,11 +12,13 @@
 //! bound of `worker.cache_mb`); consumers are simulated. The partitions are dealt out in contiguous runs, and each
 //! worker does its tasks in order, one partition at a time. Nothing is fetched or decoded. `limit` is what the same
 //! workers would fetch with a cache without bound: blocks at the borders of their territories, once for each.
+//! `clairvoyant` is what they would fetch with a cache of the same bound that knows the future and throws out what is
+//! needed last (Belady, *IBM Systems Journal* 5, 1966), so the least that any rule can come to in this order.
 //! Trap: every season has scenes of every tile; where the drawn season has none there is less to share.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -92,18 +94,19 @@ fn main() {
     let (tiles, work) = actix::System::with_tokio_rt(runtime).block_on(work(&config, scene));
     let distinct: HashSet<Key> = work.iter().flat_map(|w| &w.blocks).copied().collect();
     let ratio = |fetches: u64| fetches as f64 / distinct.len() as f64;
-    let (mut fetched, mut limits) = (BTreeMap::new(), BTreeMap::new());
+    let (mut fetched, mut limits, mut least) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for n in workers.split(',') {
         let count = n.parse().unwrap();
         fetched.insert(n, ratio(simulate(&config, &tiles, &work, count)));
         limits.insert(n, ratio(limit(&config, &work, count)));
+        least.insert(n, ratio(clairvoyant(&config, &tiles, &work, count)));
     }
     let seasons = parts::seasons(&config).unwrap().all().len();
     println!(
         "{}",
         json!({
             "chips": 0, "tasks": work.len(), "blocks": distinct.len(), "fetches_per_block": fetched, "limit": limits,
-            "seasons": if config.stac.season().is_some() { 1 } else { seasons }, "cache_mb": config.worker.cache_mb,
+            "clairvoyant": least, "seasons": if config.stac.season().is_some() { 1 } else { seasons }, "cache_mb": config.worker.cache_mb,
         })
     );
 }
@@ -215,9 +218,43 @@ fn simulate(config: &Config, tiles: &[Tile], work: &[Work], workers: i32) -> u64
         for key in share.iter().flat_map(|task| &task.blocks) {
             if cache.get(key).is_none() {
                 fetches += 1;
-                let cog = &tiles[key.0 as usize % tiles.len()].cogs[key.1];
-                cache.insert(*key, cog.decoded_bytes(key.2) as u64);
+                cache.insert(*key, bytes(tiles, key));
             }
+        }
+    }
+    fetches
+}
+
+fn bytes(tiles: &[Tile], key: &Key) -> u64 {
+    tiles[key.0 as usize % tiles.len()].cogs[key.1].decoded_bytes(key.2) as u64
+}
+
+/// The same if each cache threw out what is needed last.
+fn clairvoyant(config: &Config, tiles: &[Tile], work: &[Work], workers: i32) -> u64 {
+    let mut fetches = 0;
+    for share in shares(config, work, workers) {
+        let uses: Vec<&Key> = share.iter().flat_map(|task| &task.blocks).collect();
+        // When the block of each use is used again.
+        let (mut next, mut later) = (vec![usize::MAX; uses.len()], HashMap::new());
+        for (at, key) in uses.iter().enumerate().rev() {
+            next[at] = later.insert(*key, at).unwrap_or(usize::MAX);
+        }
+        // Blocks in the cache by when they are used again: one at a time, but for those that never are.
+        let (mut cached, mut room) = (BTreeMap::new(), config.worker.cache_bytes());
+        for (at, key) in uses.iter().enumerate() {
+            match cached.remove(&at) {
+                Some(bytes) => room += bytes,
+                None => fetches += 1,
+            }
+            if next[at] == usize::MAX {
+                continue;
+            }
+            cached.insert(next[at], bytes(tiles, key));
+            let mut left = room as i64 - bytes(tiles, key) as i64;
+            while left < 0 {
+                left += cached.pop_last().expect("the cache holds what fills it").1 as i64;
+            }
+            room = left as u64;
         }
     }
     fetches

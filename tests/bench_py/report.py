@@ -94,8 +94,9 @@ def goals(table):
     for region in ("tiles, 4 seasons", "tiles, 1 season", "one tile", "one seamless scene"):
         for row in table.rows.get(("affinity", region, 0), [])[:1]:
             for workers, goal in (("1", 1.03), ("4", 1.15), ("16", 1.3)):
-                # Beside it: what these workers would fetch if no block ever left a cache.
-                what = f"fetches per block, {region}, {workers} worker(s), limit {row['limit'][workers]:.2f}"
+                # Beside it: the same with caches that know the future, and if no block ever left a cache.
+                bounds = f"{row['clairvoyant'][workers]:.2f}, {row['limit'][workers]:.2f}"
+                what = f"fetches per block, {region}, {workers} worker(s); {bounds}"
                 yield what, row["fetches_per_block"][workers], "<=", goal
     clip = get("original-clip", "own")
     if clip and own:

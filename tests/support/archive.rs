@@ -91,6 +91,8 @@ pub fn earth_search(items: Vec<Value>, per_page: usize) -> impl Fn(&Asked) -> Re
         body["next"] = js!(from + per_page);
         let href = format!("http://{}{}", asked.headers["host"].to_str().unwrap(), asked.path);
         let mut answer = page(PAGE_1);
+        (answer["numberMatched"], answer["numberReturned"]) = (js!(items.len()), js!(features.len()));
+        answer["context"] = js!({"limit": per_page, "matched": items.len(), "returned": features.len()});
         answer["features"] = js!(features);
         answer["links"] = js!([{"rel": "next", "method": "POST", "merge": false, "href": href, "body": body}]);
         json(&answer)

@@ -201,14 +201,16 @@ impl StacCatalog {
             let mut page = self.page(&request).await?;
             let next = request.next(&page, &self.endpoint)?;
             let features = features(&mut page);
-            items += features.len();
+            let returned = features.len();
+            items += returned;
             if items > self.settings.max_items {
                 return Err(self.too_many(self.settings.max_items, "items"));
             }
-            empty = if features.is_empty() { empty + 1 } else { 0 };
+            empty = if returned == 0 { empty + 1 } else { 0 };
             scenes.extend(features.into_iter().filter_map(|f| self.scene(f, wanted)).map(Arc::new));
             match next {
                 None => return Ok(Arc::new(scenes)),
+                Some(_) if self.all_has_come(&page, returned, items) => return Ok(Arc::new(scenes)),
                 Some(_) if empty == EMPTY_PAGES => break,
                 Some(next) => request = next,
             }
@@ -216,6 +218,13 @@ impl StacCatalog {
         tracing::warn!(endpoint = %redact(self.endpoint.as_str()), pages = asked.len(), items,
             "the catalog promises further pages but repeats itself or sends empty ones; going on with what came");
         Ok(Arc::new(scenes))
+    }
+
+    /// Whether the server says that everything has come, and yet names a next page, as Earth Search does. The number alone is
+    /// not believed, since it may be an estimate: the page must also be shorter than it was allowed to be.
+    fn all_has_come(&self, page: &Value, returned: usize, items: usize) -> bool {
+        let matched = ["/numberMatched", "/context/matched"].iter().find_map(|at| page.pointer(at)?.as_u64());
+        (returned as u64) < self.settings.page_items && matched == Some(items as u64)
     }
 
     fn body(&self, wanted: &Neighbourhood) -> Result<Value, CatalogError> {
