@@ -1,13 +1,13 @@
 //! The floor under the worker: a bare loop over a finished dataset's chips, on one thread.
 //!
 //! ```text
-//! floor DATASET SCENE_DIR zstd:1|deflate:N|none RUNS
+//! floor DATASET OUT SCENE_DIR zstd:1|deflate:N|none
 //! ```
 //!
 //! Contract: reads each needed block once from the local file, decodes it once, cuts each chip once, encodes image
-//! and mask once with the worker's own codecs, and writes both files once, without syncing. The image files must
-//! come out byte for byte as the dataset's, or it panics. One line of JSON: CPU seconds of this thread per step
-//! (median run), bytes and blocks. Trap: masks and tags are taken from the dataset, so
+//! and mask once with the worker's own codecs, and writes both files once, to OUT, without syncing. The image files must
+//! come out byte for byte as the dataset's, or it panics. One line of JSON: CPU seconds of this thread per step,
+//! bytes and blocks. OUT must not exist. Trap: masks and tags are taken from the dataset, so
 //! rasterising is not in the floor.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
@@ -102,11 +102,11 @@ impl Steps {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let [dataset, scene, codec, runs] = &args[..] else {
-        eprintln!("floor: nothing to do without DATASET SCENE_DIR CODEC RUNS; scripts/bench gives them");
+    let [dataset, out, scene, codec] = &args[..] else {
+        eprintln!("floor: nothing to do without DATASET OUT SCENE_DIR CODEC; scripts/bench gives them");
         return;
     };
-    let (dataset, scene) = (Path::new(dataset), Path::new(scene));
+    let (dataset, out, scene) = (Path::new(dataset), Path::new(out), Path::new(scene));
     let compression = parse(codec);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let href = |band: &str| scene.join(format!("{band}.tif")).display().to_string();
@@ -114,18 +114,9 @@ fn main() {
     let jobs = jobs(dataset, &cogs);
     let needed: Vec<BTreeSet<u32>> =
         (cogs.iter().enumerate()).map(|(b, cog)| jobs.iter().flat_map(|j| j.cuts[b].blocks(cog)).collect()).collect();
-    let out = dataset.with_extension("floor");
-    let mut all: Vec<Steps> = (0..runs.parse().unwrap())
-        .map(|_| {
-            let _ = std::fs::remove_dir_all(&out);
-            std::fs::create_dir(&out).unwrap();
-            make(&cogs, &needed, &jobs, compression, &out)
-        })
-        .collect();
-    check(dataset, &out, &jobs);
-    std::fs::remove_dir_all(&out).unwrap();
-    all.sort_by(|a, b| a.total().total_cmp(&b.total()));
-    let s = all[all.len() / 2];
+    std::fs::create_dir(out).unwrap();
+    let s = make(&cogs, &needed, &jobs, compression, out);
+    check(dataset, out, &jobs);
     let ranges = || cogs.iter().zip(&needed).flat_map(|(c, n)| n.iter().map(|i| &c.blocks[*i as usize]));
     println!(
         "{}",

@@ -95,8 +95,8 @@ def goals(table):
         for row in table.rows.get(("affinity", region, 0), [])[:1]:
             for workers, goal in (("1", 1.03), ("4", 1.15), ("16", 1.3)):
                 # Beside it: the same with caches that know the future, and if no block ever left a cache.
-                bounds = f"{row['clairvoyant'][workers]:.2f}, {row['limit'][workers]:.2f}"
-                what = f"fetches per block, {region}, {workers} worker(s); {bounds}"
+                bounds = f"Belady {row['clairvoyant'][workers]:.2f}, limit {row['limit'][workers]:.2f}"
+                what = f"fetches/block, {region}, {workers} worker(s): {bounds}"
                 yield what, row["fetches_per_block"][workers], "<=", goal
     clip = get("original-clip", "own")
     if clip and own:
@@ -134,7 +134,7 @@ def main():
         if value is None:
             continue
         met = "" if goal is None else ("pass" if (value <= goal if compare == "<=" else value >= goal) else "FAIL")
-        print(f"{what:66} {value:8.2f}   {compare} {'' if goal is None else goal:<6} {met}")
+        print(f"{what:72} {value:8.2f}   {compare} {'' if goal is None else goal:<6} {met}")
 
 
 main()
