@@ -29,7 +29,7 @@ class Table:
         return {k: statistics.median(r[k] for r in rows if k in r) for k in numbers}
 
 
-def line(*cells, widths=(26, 9, 5, 6, 8, 8, 9, 8, 9, 9, 12)):
+def line(*cells, widths=(25, 8, 3, 5, 6, 6, 7, 6, 8, 7, 12, 10)):
     print("  ".join(str(c).rjust(w) if i else str(c).ljust(w) for i, (c, w) in enumerate(zip(cells, widths))))
 
 
@@ -40,7 +40,7 @@ NAMES = {
 
 
 def chips_table(table):
-    line("program", "codec", "ms", "chips", "wall s", "CPU s", "ms/chip", "RSS MB", "requests", "MB", "start-up CPU")
+    line("program", "codec", "ms", "chips", "wall s", "CPU s", "ms/chip", "RSS MB", "requests", "MB", "start-up CPU", "server CPU")
     for latency in (0, 40):
         for codec in ("deflate1", "zstd1", "own"):
             for name in ("ours", "original", "tuned", "original-clip", "floor"):
@@ -52,6 +52,7 @@ def chips_table(table):
                         f"{1000 * row['cpu_s'] / row['chips']:.1f}", f"{row['rss_mb']:.0f}",
                         int(row.get("requests", 0)) or "-", f"{row['bytes'] / 1e6:.1f}" if "bytes" in row else "-",
                         f"{row['startup_cpu_s']:.2f}" if "startup_cpu_s" in row else "-",
+                        f"{row['server_cpu_s']:.2f}" if "server_cpu_s" in row else "-",
                     )
     for codec in ("deflate1", "zstd1"):
         floor = table.get("floor", codec)
@@ -90,6 +91,8 @@ def goals(table):
         yield "requests against needed blocks + files", own["tif_requests"] / (floor["blocks"] + floor["files"]), "<=", 1.0
         yield "peak RSS, MB", own["rss_mb"], "<=", 1024
         yield "cores busy at 0 ms, share of 2", own["cpu_s"] / own["wall_s"] / min(2, os.cpu_count()), ">=", 0.9
+        with_server = (own["cpu_s"] + own["server_cpu_s"]) / own["wall_s"] / min(2, os.cpu_count())
+        yield "  with the server's work (no goal)", with_server, "", None
         yield "seconds from start to first chip", own["first_chip_s"], "<=", 1.0
     for region in ("tiles, 4 seasons", "tiles, 1 season", "one tile", "one seamless scene"):
         for row in table.rows.get(("affinity", region, 0), [])[:1]:
