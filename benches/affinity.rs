@@ -13,7 +13,8 @@
 //! worker does its tasks in order, one partition at a time. Nothing is fetched or decoded. `limit` is what the same
 //! workers would fetch with a cache without bound: blocks at the borders of their territories, once for each.
 //! `clairvoyant` is what they would fetch with a cache of the same bound that knows the future and throws out what is
-//! needed last (Belady, *IBM Systems Journal* 5, 1966), so the least that any rule can come to in this order.
+//! needed last (Belady, *IBM Systems Journal* 5, 1966): the least that any rule can come to in this order if blocks were
+//! of one size, which those at a tile's edge are not.
 //! Trap: every season has scenes of every tile; where the drawn season has none there is less to share.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
@@ -106,7 +107,8 @@ fn main() {
         "{}",
         json!({
             "chips": 0, "tasks": work.len(), "blocks": distinct.len(), "fetches_per_block": fetched, "limit": limits,
-            "clairvoyant": least, "seasons": if config.stac.season().is_some() { 1 } else { seasons }, "cache_mb": config.worker.cache_mb,
+            "clairvoyant": least, "seasons": if config.stac.season().is_some() { 1 } else { seasons },
+            "cache_mb": config.worker.cache_mb,
         })
     );
 }
@@ -225,6 +227,7 @@ fn simulate(config: &Config, tiles: &[Tile], work: &[Work], workers: i32) -> u64
     fetches
 }
 
+/// What a block takes in the cache.
 fn bytes(tiles: &[Tile], key: &Key) -> u64 {
     tiles[key.0 as usize % tiles.len()].cogs[key.1].decoded_bytes(key.2) as u64
 }

@@ -328,8 +328,8 @@ impl Tally {
     }
 }
 
-/// Hash of a value's JSON, written as it goes: by way of [`serde_json::Value`] it takes twice the time, and the order of fields
-/// hangs on a feature that some dependency may switch.
+/// Hash of a value's JSON. Not by way of [`serde_json::Value`], where the order of fields, and with it the run id, would
+/// hang on a feature that some dependency may switch.
 fn hash_of(value: &impl Serialize) -> u64 {
     #[expect(clippy::expect_used, reason = "numbers, texts and maps with numbers or texts for keys have a JSON")]
     let json = serde_json::to_vec(value).expect("a plan has a JSON");

@@ -288,7 +288,7 @@ impl<'a> Cursor<'a> {
         };
         let numbers = bytes.as_chunks::<8>().0;
         match (doubles, self.little) {
-            // Almost every point there is; with its size known, a third of the time.
+            // Almost every point there is; with their size known they are copied at once.
             (2, true) => {
                 let pairs = numbers.as_chunks::<2>().0;
                 out.extend(pairs.iter().map(|[x, y]| point(f64::from_le_bytes(*x), f64::from_le_bytes(*y))));
