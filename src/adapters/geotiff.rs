@@ -4,7 +4,8 @@
 //! descriptions, scale [`SCALE`]; mask = uint8, one tile, palette, names of the values as tags of its band. CRS by EPSG code and transform as GeoTIFF 1.1
 //! keys, PixelIsArea. Equal input gives equal bytes: no clock, no path, no host in the file.
 //! The directory is written by crate `tiff`'s low-level writer; tiles are compressed here because its own
-//! encoder is ten times slower; with DEFLATE 1 by [`super::deflate`], which knows what differences of pixels look like. Trap: `write_data` aligns nothing, so tiles come first, tags last.
+//! encoder is ten times slower; at level 1 by [`super::deflate`] and `zstandard`, which know what differences of pixels
+//! look like. Trap: `write_data` aligns nothing, so tiles come first, tags last.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -14,6 +15,7 @@ use tiff::encoder::{DirectoryEncoder, TiffEncoder, TiffKindStandard};
 use tiff::tags::Tag;
 
 use super::deflate::Deflater;
+use super::zstandard::Zstandard;
 use crate::domain::scene::PixelGrid;
 
 /// Compression of the written tiles.
@@ -91,11 +93,12 @@ pub fn encode_image(
     let mut dir = tiff.image_directory()?;
     let (mut offsets, mut counts) = (Vec::new(), Vec::new());
     for plane in pixels.chunks_exact(width * height) {
-        SCRATCH.with_borrow_mut(|Scratch { plane: residuals, tile, deflater }| {
+        SCRATCH.with_borrow_mut(|Scratch { plane: residuals, tile, deflater, zstandard }| {
             let raw = if compression == Compression::None { plane } else { differences(plane, width, residuals) };
             let raw = bytemuck::cast_slice(raw);
             let tile = match compression {
                 Compression::Deflate(1) => deflater.zlib(raw, 2 * width),
+                Compression::Zstd(1) => zstandard.frame(raw, 2 * width).map_err(EncodeError::Codec)?,
                 _ => compress(raw, compression, tile)?,
             };
             offsets.push(offset32(dir.write_data(tile)?)?);
@@ -250,6 +253,7 @@ struct Scratch {
     plane: Vec<u16>,
     tile: Vec<u8>,
     deflater: Deflater,
+    zstandard: Zstandard,
 }
 
 thread_local! {

@@ -11,5 +11,7 @@ pub mod geotiff;
 pub mod http;
 pub mod imagery;
 pub mod parcels;
+mod repeats;
 pub mod shapes;
 pub mod spare;
+mod zstandard;
