@@ -194,8 +194,14 @@ const CODECS: [(&str, Compression); 5] = [
     ("none", Compression::None),
 ];
 
+/// Four bands of 10 m, then six of 20 m on their grid.
 fn chip() -> Vec<u16> {
-    (0..10).flat_map(|band| land(256, 100 + band)).collect()
+    let fine = (0..4).flat_map(|band| land(256, 100 + band));
+    let coarse = (4..10).flat_map(|band| {
+        let half = land(128, 100 + band);
+        (0..256 * 256).map(move |i| half[i / 512 * 128 + i % 256 / 2])
+    });
+    fine.chain(coarse).collect()
 }
 
 /// A chip of ten bands.

@@ -1,7 +1,7 @@
 //! DEFLATE of the differences between neighbouring pixels (predictor 2), at the speed of Zstandard.
 //!
 //! Contract: a whole zlib stream (RFC 1950, RFC 1951), which every inflater reads; equal input gives equal bytes.
-//! Repetitions are where [`super::repeats`] looks for them, and the rest is Huffman coding: against libdeflate's level 1 a
+//! Repetitions are where `repeats` looks for them, and the rest is Huffman coding: against libdeflate's level 1 a
 //! quarter of the time, and files between 1 % smaller and 0.5 % larger.
 //! Trap: this is no compressor for anything else; masks belong to libdeflate.
 
@@ -311,6 +311,7 @@ impl Bits<'_> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::repeats::mixed;
     use super::*;
 
     /// The stream, read by an inflater that shares no code with it.
@@ -370,14 +371,7 @@ mod tests {
             pieces in prop::collection::vec((0usize..3, 0usize..3_000, 1u32..256, any::<u32>()), 0..40),
             row in 1usize..1_000,
         ) {
-            let mut raw: Vec<u8> = Vec::new();
-            for (kind, n, width, seed) in pieces {
-                for i in 0..n as u32 {
-                    let noise = (seed ^ i).wrapping_mul(2_654_435_761) >> 16;
-                    let before = raw.len().checked_sub(row).map_or(0, |at| raw[at]);
-                    raw.push([(noise % width) as u8, width as u8, before][kind]);
-                }
-            }
+            let raw = mixed(&pieces, row);
             prop_assert_eq!(back(&raw, row).1, raw);
         }
     }

@@ -83,6 +83,21 @@ fn may_repeat(raw: &[u8], at: usize, line: &[u8; LINE], row: usize) -> bool {
     (0..LINE / 4).fold(false, |any, i| any | (here[i] == above[i]) | (here[i] == left[i]))
 }
 
+/// Bytes to be compressed: pieces (kind, length, width, seed) of noise so many values wide, of silence, and of what was there
+/// a row before.
+#[cfg(test)]
+pub(super) fn mixed(pieces: &[(usize, usize, u32, u32)], row: usize) -> Vec<u8> {
+    let mut raw: Vec<u8> = Vec::new();
+    for &(kind, length, width, seed) in pieces {
+        for i in 0..length as u32 {
+            let noise = (seed ^ i).wrapping_mul(2_654_435_761) >> 16;
+            let before = raw.len().checked_sub(row).map_or(0, |at| raw[at]);
+            raw.push([(noise % width) as u8, width as u8, before][kind]);
+        }
+    }
+    raw
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {

@@ -1,7 +1,7 @@
 //! Zstandard of the differences between neighbouring pixels (predictor 2), without its search.
 //!
 //! Contract: one frame (RFC 8878) with its size, which every reader of Zstandard reads; equal input gives equal bytes.
-//! Repetitions are where [`super::repeats`] looks for them; all else is the library's: it checks the repetitions, divides
+//! Repetitions are where `repeats` looks for them; all else is the library's: it checks the repetitions, divides
 //! them into blocks' sections and codes those. Against its own level 1 that is 0.6 of the time, and files up to 1.2 % larger.
 //! Trap: this is no compressor for anything else; masks belong to the library's own search.
 
@@ -124,6 +124,7 @@ fn checked(result: usize) -> Result<usize, String> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::repeats::mixed;
     use super::*;
 
     /// The frame, read by the library: its bytes, and how many the frame has.
@@ -186,14 +187,7 @@ mod tests {
             pieces in prop::collection::vec((0usize..3, 0usize..60_000, 1u32..256, any::<u32>()), 0..12),
             row in 1usize..1_000,
         ) {
-            let mut raw: Vec<u8> = Vec::new();
-            for (kind, n, width, seed) in pieces {
-                for i in 0..n as u32 {
-                    let noise = (seed ^ i).wrapping_mul(2_654_435_761) >> 16;
-                    let before = raw.len().checked_sub(row).map_or(0, |at| raw[at]);
-                    raw.push([(noise % width) as u8, width as u8, before][kind]);
-                }
-            }
+            let raw = mixed(&pieces, row);
             prop_assert_eq!(back(&mut Zstandard::default(), &raw, row).1, raw);
         }
     }
