@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +76,39 @@ where
         biased;
         () = cancel.cancelled() => Err(GiveUp::Cancelled),
         done = attempts => done.map_err(GiveUp::Failed),
+    }
+}
+
+/// As [`retry`], for work that goes on when nobody waits for it any more, such as what is done to files on another
+/// thread: cancelling ends a pause, but an attempt that is under way is waited for, and what it made is not lost.
+///
+/// # Errors
+/// [`GiveUp`].
+pub async fn retry_whole<T, W, F>(policy: RetryPolicy, cancel: &CancellationToken, mut work: W) -> Result<T, GiveUp>
+where
+    W: FnMut() -> F,
+    F: Future<Output = Result<T, Failure>>,
+{
+    if cancel.is_cancelled() {
+        return Err(GiveUp::Cancelled);
+    }
+    let (under_way, never) = (Mutex::new(()), CancellationToken::new());
+    let attempt = || {
+        let work = work();
+        async {
+            let _under_way = under_way.lock().await;
+            work.await
+        }
+    };
+    let between = async {
+        cancel.cancelled().await;
+        let _none = under_way.lock().await;
+    };
+    tokio::select! {
+        // The end of an attempt first: it may be all there is to come.
+        biased;
+        done = retry(policy, &never, attempt) => done,
+        () = between => Err(GiveUp::Cancelled),
     }
 }
 
@@ -174,6 +208,49 @@ mod tests {
         let policy = RetryPolicy { first: Duration::from_secs(3600), ..quick(3) };
         let work = || async { Err::<(), _>(Failure::transient("pixels", "503")) };
         assert_eq!(retry(policy, &cancel, work).await, Err(GiveUp::Cancelled));
+    }
+
+    /// Work of ten seconds a time, cancelled after `after` ms: what comes of it, how often it was begun, and when.
+    async fn cancelled(after: u64, outcomes: &[Result<u32, Failure>]) -> (Result<u32, GiveUp>, usize, Duration) {
+        let (cancel, calls, before) = (CancellationToken::new(), Cell::new(0), Instant::now());
+        let stop = cancel.clone();
+        let later = async move {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            stop.cancel();
+        };
+        match after {
+            0 => cancel.cancel(),
+            _ => drop(tokio::spawn(later)),
+        }
+        let work = || {
+            let outcome = outcomes[calls.get()].clone();
+            calls.set(calls.get() + 1);
+            async move {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                outcome
+            }
+        };
+        let policy = RetryPolicy { first: Duration::from_secs(3600), longest: Duration::from_secs(3600), retries: 3 };
+        let got = retry_whole(policy, &cancel, work).await;
+        (got, calls.get(), before.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_under_way_is_waited_for_and_its_result_kept() {
+        let (busy, seconds) = (Failure::transient("writer", "ESTALE"), Duration::from_secs);
+        let near = |took: Duration, wanted| took >= seconds(wanted) && took < seconds(wanted + 1);
+        let (got, calls, took) = cancelled(5_000, &[Ok(7)]).await;
+        assert!((got, calls) == (Ok(7), 1) && near(took, 10), "{took:?}");
+        let (got, calls, took) = cancelled(5_000, &[Err(busy.clone()), Ok(7)]).await;
+        assert!((got, calls) == (Err(GiveUp::Cancelled), 1) && near(took, 10), "no other attempt: {took:?}");
+        let (got, calls, took) = cancelled(60_000, &[Err(busy.clone()), Ok(7)]).await;
+        assert!((got, calls) == (Err(GiveUp::Cancelled), 1) && near(took, 60), "in the pause: {took:?}");
+        let (got, calls, took) = cancelled(0, &[Ok(7)]).await;
+        assert!((got, calls) == (Err(GiveUp::Cancelled), 0) && near(took, 0), "before: {took:?}");
+        let (got, calls, _) = cancelled(99_000_000, &[Err(busy), Ok(7)]).await;
+        assert_eq!((got, calls), (Ok(7), 2));
+        let broken = Failure::permanent("writer", "EIO");
+        assert_eq!(cancelled(5_000, &[Err(broken.clone())]).await.0, Err(GiveUp::Failed(broken)));
     }
 
     #[tokio::test(start_paused = true)]

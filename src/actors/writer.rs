@@ -14,7 +14,7 @@ use tracing::Span;
 
 use super::lane::Credited;
 use super::messages::{ChipOutcome, Conclude, Done, Fan, Job, WriteChip};
-use super::retry::{GiveUp, RetryPolicy, retry};
+use super::retry::{GiveUp, RetryPolicy, retry_whole};
 use super::ticket::Outcome;
 use crate::adapters::dataset::{Committed, DatasetStore, StoreError};
 use crate::adapters::failpoint::reach;
@@ -196,7 +196,8 @@ impl Writer {
     }
 }
 
-/// Tries the store again while it may come back; one that stays away concerns the node, not the task.
+/// Tries the store again while it may come back; one that stays away concerns the node, not the task. A cancelled task waits
+/// for what the store is doing: else it would be tidied up first, and written to afterwards.
 ///
 /// # Errors
 /// [`GiveUp`]; never with a transient failure.
@@ -205,7 +206,7 @@ where
     W: FnMut() -> F,
     F: Future<Output = Result<T, Failure>>,
 {
-    retry(policy, cancel, work).await.map_err(|give_up| match give_up {
+    retry_whole(policy, cancel, work).await.map_err(|give_up| match give_up {
         GiveUp::Failed(f) if f.severity == Severity::Transient => {
             GiveUp::Failed(Failure { severity: Severity::Fatal, ..f })
         }

@@ -172,11 +172,32 @@ fn a_draining_node_and_a_lost_partition_leave_the_task_to_others() {
     });
 }
 
+/// A staging place that nobody knows of would stay behind, and count as an attempt that died.
+#[test]
+fn a_partition_lost_while_the_staging_place_is_opened_leaves_none_unknown() {
+    on_stage(async || {
+        let mut stage = Stage::new().await;
+        let delivery = stage.delivery(serde_json::to_vec(&task(1, CELL)).unwrap()).await;
+        let (asleep, error, lost) = (AtomicU32::new(0), || system_error(0), delivery.cancel.clone());
+        let store = Arc::new(Waking { store: MemoryStore::default(), asleep, error, lost });
+        let (lane, mut out, _) = intake(&stage, store.clone());
+        lane.send(TaskArrived { delivery }).await;
+        let passed = out.next().await;
+        assert!(passed.message.job.cancel.is_cancelled() && passed.message.job.ticket.attempt().is_some());
+        drop(passed);
+        let settled = stage.settled.next().await;
+        store.abandon(&settled.attempt.unwrap());
+        assert_eq!(store.store.staged(), 0);
+    });
+}
+
 /// A store that does not answer at first.
 struct Waking {
     store: MemoryStore,
     asleep: AtomicU32,
     error: fn() -> StoreError,
+    /// Cancelled while a staging place is being opened.
+    lost: CancellationToken,
 }
 
 impl DatasetStore for Waking {
@@ -193,6 +214,7 @@ impl DatasetStore for Waking {
         }
     }
     fn begin(&self, key: &TaskKey) -> Result<Attempt, StoreError> {
+        self.lost.cancel();
         self.store.begin(key)
     }
     fn stage(&self, a: &Attempt, n: &str, i: &[u8], m: &[u8]) -> Result<(FileRecord, FileRecord), StoreError> {
@@ -227,7 +249,8 @@ fn a_store_that_wakes_up_is_waited_for_and_a_dead_one_stops_the_node() {
         // 116 is ESTALE, what NFS says of a file whose server restarted.
         for (error, asleep, passes) in [(116, 2, true), (116, 9, false), (28, 1, false)] {
             let make: fn() -> StoreError = if error == 116 { || system_error(116) } else { || system_error(28) };
-            let store = Waking { store: MemoryStore::default(), asleep: asleep.into(), error: make };
+            let lost = CancellationToken::new();
+            let store = Waking { store: MemoryStore::default(), asleep: asleep.into(), error: make, lost };
             let (lane, mut out, _) = intake(&stage, Arc::new(store));
             let delivery = stage.delivery(serde_json::to_vec(&task(1, CELL)).unwrap()).await;
             lane.send(TaskArrived { delivery }).await;
