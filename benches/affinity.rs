@@ -196,7 +196,7 @@ fn task_blocks(
         let Some((tile, window)) = placed.min_by(|a, b| cloud(a.0).total_cmp(&cloud(b.0))) else { continue };
         for (band, cog) in tile.cogs.iter().enumerate() {
             let cut = Cut::new(&cog.grid.unwrap(), &window.grid(&tile.grid), Resampling::Nearest).unwrap();
-            blocks.extend(cut.blocks(cog).into_iter().map(|b| (scene(tile), band, b)));
+            blocks.extend(cut.blocks(cog).map(|b| (scene(tile), band, b)));
         }
     }
     blocks

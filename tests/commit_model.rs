@@ -17,7 +17,8 @@ use power_fs::{Member, Power};
 use proptest::prelude::*;
 use satellite_pipeline::adapters::dataset::disk::DiskStore;
 use satellite_pipeline::adapters::dataset::{Committed, DatasetStore, StoreError};
-use satellite_pipeline::domain::manifest::{ChipRecord, Manifest, SCHEMA};
+use satellite_pipeline::domain::checksum::Algorithm;
+use satellite_pipeline::domain::manifest::{ChipRecord, FileRecord, Manifest, SCHEMA};
 use satellite_pipeline::domain::result::{Status, TaskResult};
 use satellite_pipeline::domain::scene::PixelGrid;
 use satellite_pipeline::domain::task::{Task, TaskKey};
@@ -49,7 +50,8 @@ fn attempt(store: &DiskStore, worker: usize) -> Result<String, StoreError> {
     let mut chips = Vec::new();
     for chip in 0..CHIPS {
         let name = format!("w{worker}_t7_c{chip}");
-        let (image, mask) = store.stage(&attempt, &name, &image(worker, chip), b"mask")?;
+        let image = image(worker, chip);
+        store.stage(&attempt, &name, &image, b"mask")?;
         chips.push(ChipRecord {
             name,
             class: 3.try_into().unwrap(),
@@ -63,8 +65,8 @@ fn attempt(store: &DiskStore, worker: usize) -> Result<String, StoreError> {
             grid: PixelGrid { x0: 0.0, y0: 0.0, res: 10.0, width: 1, height: 1 },
             pixels: Vec::new(),
             provenance: satellite_pipeline::domain::provenance::Provenance::default(),
-            image,
-            mask,
+            image: FileRecord::of(Algorithm::Xxh128, &image),
+            mask: FileRecord::of(Algorithm::Xxh128, b"mask"),
         });
     }
     let result = TaskResult::empty(&task(), &worker.to_string(), Status::Success);

@@ -179,7 +179,7 @@ fn damages() -> Vec<Damage> {
                 let name = name("a", 1, 0);
                 put(b, &format!("some/place/masks/{name}.tif"), bytes(&name).1.to_ascii_uppercase().as_slice());
             },
-            vec![Finding::Damaged(key(1), url(&mask), "its SHA-256 is not the manifest's".into())],
+            vec![Finding::Damaged(key(1), url(&mask), "its XXH128 is not the manifest's".into())],
             false,
         ),
         (

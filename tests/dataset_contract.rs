@@ -19,7 +19,8 @@ use satellite_pipeline::adapters::dataset::disk::DiskStore;
 use satellite_pipeline::adapters::dataset::memory::MemoryStore;
 use satellite_pipeline::adapters::dataset::s3::S3Store;
 use satellite_pipeline::adapters::dataset::{Committed, DatasetStore, StoreError};
-use satellite_pipeline::domain::manifest::Manifest;
+use satellite_pipeline::domain::checksum::Algorithm;
+use satellite_pipeline::domain::manifest::{FileRecord, Manifest};
 use satellite_pipeline::domain::task::TaskKey;
 
 /// Published pairs by name.
@@ -272,8 +273,8 @@ fn a_name_of_another_task_is_refused_and_nothing_is_half_done(on: &dyn Stage) {
     let wanted = manifest(&attempt, "a", vec![record(&fresh, 1), record(&taken, 2)]);
     let mut wanted = wanted;
     for chip in &mut wanted.chips {
-        chip.image = satellite_pipeline::adapters::dataset::file_record(b"other image");
-        chip.mask = satellite_pipeline::adapters::dataset::file_record(b"other mask");
+        chip.image = FileRecord::of(Algorithm::Sha256, b"other image");
+        chip.mask = FileRecord::of(Algorithm::Xxh128, b"other mask");
     }
     let refused = store.commit(&attempt, &wanted);
     assert!(matches!(&refused, Err(StoreError::NameTaken(what)) if what.contains(&taken)), "{refused:?}");

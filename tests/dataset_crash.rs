@@ -261,7 +261,7 @@ const DAMAGES: [Damage; 8] = [
             raw[3] ^= 1;
             fs::write(p.mask(&chip(1)), raw).unwrap();
         },
-        |p| vec![Finding::Damaged(key(1), p.mask(&chip(1)), "its SHA-256 is not the manifest's".into())],
+        |p| vec![Finding::Damaged(key(1), p.mask(&chip(1)), "its XXH128 is not the manifest's".into())],
         &[1],
     ),
     (

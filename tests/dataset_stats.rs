@@ -18,6 +18,8 @@ use satellite_pipeline::adapters::finished::record::{Finished, Origin, RECORD};
 use satellite_pipeline::adapters::finished::survey::Survey;
 use satellite_pipeline::adapters::geotiff::{Compression, Place, encode_image};
 use satellite_pipeline::domain::band_stats::Histogram;
+use satellite_pipeline::domain::checksum::Algorithm;
+use satellite_pipeline::domain::manifest::FileRecord;
 use satellite_pipeline::domain::scene::PixelGrid;
 use satellite_pipeline::domain::split::{Split, SplitSettings};
 
@@ -44,8 +46,11 @@ fn commit(root: &Path, task: u64, count: u64, shared: &BTreeMap<u64, i64>) {
         record.provenance.parcels = vec![record.parcel];
         record.provenance.parcels.extend(shared.get(&chip));
         let place = Place { grid: &record.grid, epsg: record.epsg };
-        let image = encode_image(place, &["B02", "B03"], &[], &pixels(task, chip), Compression::Zstd(1)).unwrap();
-        (record.image, record.mask) = store.stage(&attempt, &name, &image, b"mask").unwrap();
+        let mut image = Vec::new();
+        encode_image(place, &["B02", "B03"], &[], &pixels(task, chip), Compression::Zstd(1), &mut image).unwrap();
+        store.stage(&attempt, &name, &image, b"mask").unwrap();
+        (record.image, record.mask) =
+            (FileRecord::of(Algorithm::Xxh128, &image), FileRecord::of(Algorithm::Xxh128, b"mask"));
         record
     });
     let manifest = chips::manifest(&attempt, "w", records.collect());

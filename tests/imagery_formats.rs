@@ -73,7 +73,7 @@ async fn read(imagery: &Imagery, chip: &PixelGrid, how: Resampling) -> Result<Ve
     assert_eq!(cog.epsg, Some(32630));
     let cut = Cut::new(&cog.grid.unwrap(), chip, how).unwrap();
     let mut blocks = std::collections::HashMap::new();
-    for (index, block) in imagery.blocks(&cog, &cut.blocks(&cog)).await {
+    for (index, block) in imagery.blocks(&cog, &cut.blocks(&cog).collect::<Vec<_>>()).await {
         blocks.insert(index, block?);
     }
     let mut out = vec![0; (chip.width * chip.height) as usize];

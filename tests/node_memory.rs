@@ -27,7 +27,7 @@ use satellite_pipeline::adapters::broker::{Broker, EmbeddedBroker};
 use satellite_pipeline::adapters::dataset::disk::DiskStore;
 use satellite_pipeline::adapters::dataset::{Attempt, Committed, DatasetStore, StoreError};
 use satellite_pipeline::demo::server::DemoServer;
-use satellite_pipeline::domain::manifest::{FileRecord, Manifest};
+use satellite_pipeline::domain::manifest::Manifest;
 use satellite_pipeline::domain::task::TaskKey;
 use satellite_pipeline::node::config::Config;
 use satellite_pipeline::node::{master, worker};
@@ -72,7 +72,7 @@ impl DatasetStore for Stalling {
         }
         Ok(attempt)
     }
-    fn stage(&self, a: &Attempt, name: &str, i: &[u8], m: &[u8]) -> Result<(FileRecord, FileRecord), StoreError> {
+    fn stage(&self, a: &Attempt, name: &str, i: &[u8], m: &[u8]) -> Result<(), StoreError> {
         if !self.late.lock().unwrap().contains(&a.id) {
             self.written.fetch_add(1, SeqCst);
             return self.disk.stage(a, name, i, m);

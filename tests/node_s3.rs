@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use cluster::Cluster;
 use node::{Node, Pairs, World, assert_same};
 use s3_server::{Bucket, Gateway};
-use satellite_pipeline::adapters::dataset::file_record;
+use satellite_pipeline::domain::checksum::{Algorithm, Checksum};
 
 const ALL: [&str; 3] = ["--role", "all", "--exit-when-done"];
 
@@ -35,7 +35,7 @@ fn into_bucket(world: &mut World, bucket: &Bucket) {
 fn pairs(bucket: &Bucket) -> Pairs {
     let hashes = |dir: &'static str| {
         let files = bucket.files(dir).into_iter();
-        files.map(move |(file, bytes)| (format!("{dir}/{file}"), file_record(&bytes).sha256))
+        files.map(move |(file, bytes)| (format!("{dir}/{file}"), Checksum::of(Algorithm::Sha256, &bytes)))
     };
     hashes("images").chain(hashes("masks")).collect()
 }

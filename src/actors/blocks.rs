@@ -41,7 +41,7 @@ pub struct BlockReader {
 }
 
 /// Files of one scene, each with its grid.
-pub(super) type Files = Vec<(Arc<Cog>, PixelGrid)>;
+pub type Files = Vec<(Arc<Cog>, PixelGrid)>;
 
 /// The blocks a batch of windows needs.
 pub(super) struct Batch {
@@ -63,12 +63,12 @@ pub(super) struct Held {
 
 impl Held {
     /// Why a window with these cuts could not be cut.
-    pub(super) fn why(&self, files: &Files, cuts: &[Cut]) -> String {
+    pub(super) fn why(&self, files: &Files, cuts: &[Arc<Cut>]) -> String {
         let mut keys = files
             .iter()
             .zip(cuts)
             .enumerate()
-            .flat_map(|(file, ((cog, _), cut))| cut.blocks(cog).into_iter().map(move |block| (file, block)));
+            .flat_map(|(file, ((cog, _), cut))| cut.blocks(cog).map(move |block| (file, block)));
         keys.find_map(|key| self.errors.get(&key)).map_or("a block is missing".into(), Clone::clone)
     }
 }
@@ -93,13 +93,13 @@ impl BlockReader {
     }
 
     /// How many of the first windows make a batch, with the blocks they need.
-    pub(super) fn batch<'a>(&self, files: &Files, windows: impl Iterator<Item = &'a [Cut]>) -> Batch {
+    pub(super) fn batch<'a>(&self, files: &Files, windows: impl Iterator<Item = &'a [Arc<Cut>]>) -> Batch {
         let mut wanted: Vec<BTreeMap<u32, ()>> = files.iter().map(|_| BTreeMap::new()).collect();
         let (mut bytes, mut count) = (0usize, 0);
         for cuts in windows {
             let mut new = Vec::new();
             for (file, ((cog, _), cut)) in files.iter().zip(cuts).enumerate() {
-                let fresh = cut.blocks(cog).into_iter().filter(|b| !wanted[file].contains_key(b));
+                let fresh = cut.blocks(cog).filter(|b| !wanted[file].contains_key(b));
                 new.extend(fresh.map(|b| (file, b, cog.decoded_bytes(b))));
             }
             let more: usize = new.iter().map(|(_, _, n)| n).sum();

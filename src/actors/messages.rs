@@ -1,8 +1,8 @@
 //! What travels between the stages of a worker, in the order of the road.
 //!
 //! Contract: a message owns all it needs; each is bounded by its lane, so the sizes below times the lanes'
-//! bounds are the node's memory: [`Rasterise`] holds one chip's pixels (1.3 MiB at 10 x 256 x 256),
-//! [`WriteChip`] its encoded files (0.9 MiB).
+//! bounds are the node's memory: [`WriteChip`] holds one chip's encoded files (0.9 MiB at 10 x 256 x 256). What
+//! [`Rasterise`] holds are blocks that the pixels stage holds too.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use super::ticket::{Outcome, Ticket};
+use super::uncut::Uncut;
 use crate::adapters::broker::Delivery;
 use crate::adapters::spare::Lent;
 use crate::domain::candidate::Candidate;
@@ -119,7 +120,7 @@ pub struct ReadWindows {
     pub chips: Vec<ChipPlan>,
 }
 
-/// Burn the mask of a chip and encode both files. To the rasteriser.
+/// Cut the window of a chip, burn its mask and encode both files. To the rasteriser.
 pub struct Rasterise {
     /// The task.
     pub fan: Arc<Fan>,
@@ -127,9 +128,9 @@ pub struct Rasterise {
     pub drawn: Drawn,
     /// Where the pixels come from.
     pub from: Candidate,
-    /// (bands, rows, cols), DN, harmonised.
-    pub pixels: Lent<u16>,
-    /// What was found out about the pixels.
+    /// Its pixels.
+    pub window: Uncut,
+    /// What was found out so far.
     pub provenance: Provenance,
 }
 
@@ -137,12 +138,12 @@ pub struct Rasterise {
 pub struct WriteChip {
     /// The task.
     pub fan: Arc<Fan>,
-    /// What the manifest will say; its file records are filled in by the writer.
+    /// What the manifest will say.
     pub record: ChipRecord,
     /// Number of the chip.
     pub chip: u32,
     /// Encoded image.
-    pub image: Vec<u8>,
+    pub image: Lent<u8>,
     /// Encoded mask.
     pub mask: Vec<u8>,
 }

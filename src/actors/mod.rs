@@ -20,4 +20,5 @@ pub mod scenes;
 pub mod settler;
 pub mod tallier;
 pub mod ticket;
+pub mod uncut;
 pub mod writer;

@@ -1,4 +1,4 @@
-//! Fourth stage: which scene gives each chip, and its pixels out of the scene's COGs.
+//! Fourth stage: which scene gives each chip, and the blocks of the scene's COGs that hold its pixels.
 //!
 //! Contract: a chip is looked at before it is read: the classification's window is fetched, and a scene in which too many
 //! of the chip's pixels are bad costs that one small read. All looks come before all reads, scene by scene, so that chips
@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
+use tokio::sync::{Mutex, oneshot};
 
 use super::blocks::{BlockReader, Files, Held};
 use super::cpu::CpuPool;
@@ -19,16 +20,16 @@ use super::messages::{ChipOutcome, ChipPlan, Conclude, Fan, Rasterise, ReadWindo
 use super::offsets::Offsets;
 use super::retry::GiveUp;
 use super::scenes::rejection;
+use super::uncut::{Uncut, Verdict};
 use crate::adapters::failpoint::reach;
 use crate::adapters::imagery::cut::{Cut, Resampling};
-use crate::adapters::spare::Spares;
 use crate::domain::band::Band;
 use crate::domain::choice::Want;
 use crate::domain::failure::{Failure, Severity};
 use crate::domain::harmonise::Offset;
-use crate::domain::pixels::{Limits, Shares, judge};
+use crate::domain::pixels::Limits;
 use crate::domain::provenance::Provenance;
-use crate::domain::scene::Scene;
+use crate::domain::scene::{PixelGrid, Scene};
 use crate::domain::scl::{BadClasses, Seen};
 
 /// What the pixels stage needs.
@@ -52,8 +53,8 @@ pub struct Pixels {
     pub limits: Limits,
     /// Where windows are cut.
     pub cpu: CpuPool,
-    /// Buffers for the pixels of chips.
-    pub spares: Spares<u16>,
+    /// Whose windows are being sent to be cut.
+    pub turn: Arc<Mutex<()>>,
     /// Next stage.
     pub rasteriser: Lane<Rasterise>,
     /// Where a task ends whose last chip is rejected here.
@@ -73,10 +74,10 @@ impl Handler<Credited<ReadWindows>> for Pixels {
     }
 }
 
-/// A chip with its cut of every file.
+/// A chip with its cut of every file; files on the same grid share one.
 struct Ready {
     chip: ChipPlan,
-    cuts: Vec<Cut>,
+    cuts: Vec<Arc<Cut>>,
 }
 
 impl Pixels {
@@ -176,16 +177,16 @@ impl Pixels {
         &self,
         files: &Files,
         held: Held,
-        cuts: Vec<Vec<Cut>>,
+        cuts: Vec<Vec<Arc<Cut>>>,
         chips: &[ChipPlan],
     ) -> Result<Vec<Result<Seen, String>>, GiveUp> {
-        let sizes: Vec<usize> = chips.iter().map(size).collect();
+        let sizes: Vec<(usize, usize)> = chips.iter().map(|chip| (size(chip), width(chip))).collect();
         let (files, bad) = (files.clone(), self.bad);
         let work = move || {
-            let look = |(cuts, size): (&Vec<Cut>, usize)| {
+            let look = |(cuts, (size, width)): (&Vec<Arc<Cut>>, (usize, usize))| {
                 let mut classes = vec![0; size];
                 match cuts[0].copy(&files[0].0, &held.blocks[0], &mut classes) {
-                    Some(()) => Ok(bad.look(&classes)),
+                    Some(()) => Ok(bad.look(&classes, width)),
                     None => Err(held.why(&files, cuts)),
                 }
             };
@@ -234,7 +235,7 @@ impl Pixels {
         Ok(())
     }
 
-    /// Cuts a batch and sends its chips on.
+    /// Sends the windows of a batch to be cut; those that are refused come back into `waiting`.
     async fn cut(
         &self,
         fan: &Arc<Fan>,
@@ -243,43 +244,44 @@ impl Pixels {
         batch: Vec<Ready>,
         waiting: &mut Vec<ChipPlan>,
     ) -> Result<(), GiveUp> {
-        let mut batch = batch.into_iter();
-        while let Some(Ready { mut chip, cuts }) = batch.next() {
+        let mut sent = Vec::with_capacity(batch.len());
+        // One batch after the other: its chips share blocks, which are warm then.
+        let turn = self.turn.lock().await;
+        for Ready { mut chip, cuts } in batch {
             let slot = self.rasteriser.reserve().await;
-            let (size, limits) = (size(&chip), self.limits);
-            let (there, blocks, cuts) = (files.clone(), held.blocks.clone(), Arc::new(cuts));
-            let cuts_there = cuts.clone();
-            let mut pixels = self.spares.lend();
-            let work = move || {
-                // Every pixel is written, or the chip is not made.
-                pixels.resize(size * cuts_there.len(), 0);
-                let planes = pixels.chunks_exact_mut(size).zip(&there).zip(&*blocks).zip(&*cuts_there);
-                for (((plane, (cog, _)), blocks), cut) in planes {
-                    cut.copy(cog, blocks, plane)?;
-                }
-                Some((judge(&mut pixels, size, offset, &limits), pixels))
+            let Some(Want::Take(from, bad)) = chip.choice.want() else {
+                chip.refuse("unreadable", "the scene is gone");
+                waiting.push(chip);
+                continue;
             };
-            let Some(done) = self.cpu.run(work).await else {
-                waiting.extend(batch.map(|r| r.chip).chain([chip]));
-                return Err(GiveUp::Failed(Failure::fatal("pixels", "cutting a window panicked")));
-            };
-            match (done, chip.choice.want()) {
-                (Some((Ok(shares), pixels)), Some(Want::Take(from, bad))) => {
-                    let (fan, provenance) =
-                        (fan.clone(), provenance(from.widened.as_str(), &from.scene, bad, offset, shares));
-                    slot.send(Rasterise { fan, drawn: chip.drawn.clone(), from: from.clone(), pixels, provenance });
-                    continue;
-                }
-                (Some((Err(refused), _)), Some(want)) => {
+            let (verdict, heard) = oneshot::channel();
+            let (files, blocks, size) = (files.clone(), held.blocks.clone(), size(&chip));
+            let window =
+                Uncut { files, blocks, cuts: cuts.clone(), size, offset, limits: self.limits, verdict };
+            let provenance = provenance(from.widened.as_str(), &from.scene, bad, offset);
+            let (fan, drawn, from) = (fan.clone(), chip.drawn.clone(), from.clone());
+            slot.send(Rasterise { fan, drawn, from, window, provenance });
+            sent.push((chip, cuts, heard));
+        }
+        drop(turn);
+        let mut panicked = false;
+        for (mut chip, cuts, heard) in sent {
+            match (heard.await, chip.choice.want()) {
+                (Ok(Verdict::Taken), _) => continue,
+                (Ok(Verdict::Refused(refused)), Some(want)) => {
                     let detail = refused.detail(&want.candidate().scene.id);
                     chip.refuse(refused.reason(), detail);
                 }
-                _ => chip.refuse("unreadable", held.why(files, &cuts)),
+                (Ok(_), _) => chip.refuse("unreadable", held.why(files, &cuts)),
+                (Err(_), _) => panicked = true,
             }
             waiting.push(chip);
         }
         tracing::debug!(item = ?files.first().map(|(cog, _)| &cog.href), "windows cut");
-        Ok(())
+        match panicked {
+            true => Err(GiveUp::Failed(Failure::fatal("pixels", "cutting a window panicked"))),
+            false => Ok(()),
+        }
     }
 
     /// The files of some bands; `None` when they are no use, and then the chips are in `waiting` again.
@@ -311,7 +313,16 @@ impl Pixels {
         let mut ready = Vec::with_capacity(group.len());
         for mut chip in group {
             let Some(grid) = chip.choice.want().map(|w| w.candidate().grid) else { continue };
-            match files.iter().map(|(_, band)| Cut::new(band, &grid, how)).collect() {
+            let mut made: Vec<(PixelGrid, Arc<Cut>)> = Vec::new();
+            let mut cut = |band: &PixelGrid| match made.iter().find(|(on, _)| on == band) {
+                Some((_, cut)) => Some(cut.clone()),
+                None => {
+                    let cut = Arc::new(Cut::new(band, &grid, how)?);
+                    made.push((*band, cut.clone()));
+                    Some(cut)
+                }
+            };
+            match files.iter().map(|(_, band)| cut(band)).collect() {
                 Some(cuts) => ready.push(Ready { chip, cuts }),
                 None => {
                     chip.refuse("outside_scene", "a band ends inside the window");
@@ -328,20 +339,24 @@ impl Pixels {
     }
 }
 
+/// Pixels of a chip's row.
+fn width(chip: &ChipPlan) -> usize {
+    chip.choice.want().map_or(0, |w| w.candidate().grid.width as usize)
+}
+
 /// Pixels of a chip.
 fn size(chip: &ChipPlan) -> usize {
     chip.choice.want().map(|w| w.candidate().grid).map_or(0, |g| g.width as usize * g.height as usize)
 }
 
-fn provenance(widened: &str, scene: &Scene, bad: Option<f64>, offset: Offset, shares: Shares) -> Provenance {
+/// What is known before the pixels are.
+fn provenance(widened: &str, scene: &Scene, bad: Option<f64>, offset: Offset) -> Provenance {
     Provenance {
         product_uri: scene.product_uri.clone(),
         baseline: scene.baseline.clone(),
         offset_rule: offset.rule.to_owned(),
         offset: offset.subtract,
         bad_fraction: bad,
-        nodata_fraction: shares.nodata,
-        suspect_fraction: shares.suspect,
         widened: widened.to_owned(),
         ..Provenance::default()
     }

@@ -1,8 +1,10 @@
-//! Fifth stage: the mask of a chip, and both files encoded.
+//! Fifth stage: the pixels of a chip cut and judged, its mask burnt, and both files encoded.
 //!
-//! Contract: pure CPU work on the pool, one chip a message. A mask holds every labelled parcel in the
+//! Contract: pure CPU work on the pool, one chip a message, from the first pixel to the last byte on one thread. The pixels
+//! stage is told whether the window is a chip before the rest is done. A mask holds every labelled parcel in the
 //! window, not only the drawn one; a chip whose mask would be empty is rejected (`empty_mask`).
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
@@ -11,20 +13,25 @@ use quick_cache::sync::Cache;
 
 use super::cpu::CpuPool;
 use super::lane::{Credited, Lane};
-use super::messages::{ChipOutcome, Conclude, Fan, Rasterise, WriteChip};
+use super::messages::{ChipOutcome, Conclude, Drawn, Fan, Rasterise, WriteChip};
+use super::uncut::Verdict;
 use crate::adapters::crs::{Crs, CrsError, Transform};
 use crate::adapters::failpoint::reach;
 use crate::adapters::geotiff::{Compression, MaskLook, Place, encode_image, encode_mask};
 use crate::adapters::shapes;
+use crate::adapters::spare::{Lent, Spares};
 use crate::domain::band::Band;
+use crate::domain::candidate::Candidate;
+use crate::domain::checksum::Algorithm;
 use crate::domain::chip_name::{NameParts, NameTemplate};
 use crate::domain::chip_tags::{Tagged, chip_tags};
 use crate::domain::failure::Failure;
-use crate::domain::label_index::{Label, LabelIndex};
-use crate::domain::labels::{Scratch, histogram};
+use crate::domain::label_index::{Label, LabelIndex, Mask};
+use crate::domain::labels;
 use crate::domain::manifest::{ChipRecord, FileRecord, Rejection};
 use crate::domain::parcel::Parcel;
 use crate::domain::polygon::Polygon;
+use crate::domain::provenance::Provenance;
 
 /// What the rasteriser needs.
 #[derive(Clone)]
@@ -54,8 +61,12 @@ pub struct Encoding {
     pub labels: LabelRules,
     /// Compression of both files.
     pub compression: Compression,
+    /// Checksums of the files in the manifest.
+    pub checksum: Algorithm,
     /// Names of chips.
     pub names: NameTemplate,
+    /// Buffers for encoded images.
+    pub images: Spares<u8>,
     /// Shapes that neighbouring tasks have prepared already.
     pub prepared: Prepared,
 }
@@ -91,6 +102,28 @@ impl Weighter<(i64, u32), Option<Arc<Polygon>>> for ShapeWeight {
     }
 }
 
+/// Buffers that each thread of the pool keeps.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// (bands, rows, cols), DN, harmonised.
+    pixels: Vec<u16>,
+    burning: labels::Scratch,
+}
+
+/// What came of a window.
+enum Made {
+    /// A chip.
+    Chip(Box<WriteChip>),
+    /// No chip of this parcel; with its share of the task.
+    Nothing(Arc<Fan>, ChipOutcome),
+    /// It is back in the pixels stage.
+    Refused,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
 impl Actor for Rasteriser {
     type Context = Context<Self>;
 }
@@ -106,23 +139,24 @@ impl Handler<Credited<Rasterise>> for Rasteriser {
 
 impl Rasteriser {
     async fn make(self, asked: Rasterise) {
-        let (fan, chip) = (asked.fan.clone(), asked.drawn.chip);
-        if fan.job().cancel.is_cancelled() {
-            drop(asked);
+        let chip = asked.drawn.chip;
+        if asked.fan.job().cancel.is_cancelled() {
+            let Rasterise { fan, window, .. } = asked;
+            window.answer(Verdict::Taken);
             return self.end(fan, chip, ChipOutcome::Abandoned).await;
         }
         reach("rasteriser.before");
         let how = self.how.clone();
-        let Some(made) = self.cpu.run(move || how.encode(asked)).await else { return };
-        match made {
-            Ok(write) => {
+        match self.cpu.run(move || SCRATCH.with_borrow_mut(|scratch| how.make(asked, scratch))).await {
+            Some(Made::Chip(write)) => {
                 reach("rasteriser.after");
                 tracing::debug!(chip, bytes = write.image.len() + write.mask.len(), "encoded");
                 // The chip's share of the task travels on in the message.
-                drop(fan);
-                self.writer.send(write).await;
+                self.writer.send(*write).await;
             }
-            Err(outcome) => self.end(fan, chip, outcome).await,
+            Some(Made::Nothing(fan, outcome)) => self.end(fan, chip, outcome).await,
+            // Of a chip that came back the pixels stage knows; one that panicked vanishes.
+            Some(Made::Refused) | None => {}
         }
     }
 
@@ -135,18 +169,45 @@ impl Rasteriser {
 }
 
 impl Encoding {
+    /// Cuts a chip and makes its files.
+    fn make(&self, asked: Rasterise, Scratch { pixels, burning }: &mut Scratch) -> Made {
+        let Rasterise { fan, drawn, from, window, mut provenance } = asked;
+        match window.cut(pixels) {
+            Ok(shares) => {
+                window.answer(Verdict::Taken);
+                (provenance.nodata_fraction, provenance.suspect_fraction) = (shares.nodata, shares.suspect);
+            }
+            Err(verdict) => {
+                drop(fan);
+                window.answer(verdict);
+                return Made::Refused;
+            }
+        }
+        match self.encode(&fan, drawn, &from, pixels, provenance, burning) {
+            Ok((record, chip, image, mask)) => Made::Chip(Box::new(WriteChip { fan, record, chip, image, mask })),
+            Err(outcome) => Made::Nothing(fan, outcome),
+        }
+    }
+
     /// Burns, encodes, and describes one chip.
-    fn encode(&self, asked: Rasterise) -> Result<WriteChip, ChipOutcome> {
-        let Rasterise { fan, drawn, from, pixels, mut provenance } = asked;
+    fn encode(
+        &self,
+        fan: &Fan,
+        drawn: Drawn,
+        from: &Candidate,
+        pixels: &[u16],
+        mut provenance: Provenance,
+        burning: &mut labels::Scratch,
+    ) -> Result<(ChipRecord, u32, Lent<u8>, Vec<u8>), ChipOutcome> {
         let grid = from.grid;
         let broken = |reason: String| ChipOutcome::Broken(Failure::permanent("rasteriser", reason));
         let epsg = from.scene.epsg;
         let make =
             |parcels: &[Parcel]| self.index(parcels, epsg).map_err(|e| Failure::permanent("rasteriser", e.to_string()));
         let labels = fan.labels(epsg, make).map_err(ChipOutcome::Broken)?;
-        let (mask, burnt) = labels.mask(&grid, self.labels.unlabelled, &mut Scratch::default());
-        let counts = histogram(&mask);
-        let share = 1.0 - f64::from(counts[usize::from(self.labels.unlabelled)]) / mask.len().max(1) as f64;
+        let Mask { values, parcels, pixels: counts } = labels.mask(&grid, self.labels.unlabelled, burning);
+        let unlabelled = counts.iter().find(|(value, _)| *value == self.labels.unlabelled).map_or(0, |(_, n)| *n);
+        let share = 1.0 - f64::from(unlabelled) / values.len().max(1) as f64;
         if share == 0.0 || share < self.labels.min_share {
             let (reason, detail) = match share == 0.0 {
                 true => ("empty_mask", "no pixel centre lies in a labelled parcel".to_owned()),
@@ -160,7 +221,7 @@ impl Encoding {
                 detail,
             }));
         }
-        provenance.parcels = burnt;
+        provenance.parcels = parcels;
         let place = Place { grid: &grid, epsg };
         let bands: Vec<&str> = self.bands.iter().map(|b| b.name()).collect();
         let datetime = from.scene.datetime.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
@@ -176,10 +237,11 @@ impl Encoding {
             provenance: &provenance,
         });
         let metadata: Vec<(&str, &str)> = tags.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let image =
-            encode_image(place, &bands, &metadata, &pixels, self.compression).map_err(|e| broken(e.to_string()))?;
+        let mut image = self.images.lend();
+        encode_image(place, &bands, &metadata, pixels, self.compression, &mut image)
+            .map_err(|e| broken(e.to_string()))?;
         let mask =
-            encode_mask(place, &self.look, &metadata, &mask, self.compression).map_err(|e| broken(e.to_string()))?;
+            encode_mask(place, &self.look, &metadata, &values, self.compression).map_err(|e| broken(e.to_string()))?;
         let name = self.names.name(&NameParts {
             worker: &self.worker,
             task: job.task.task_id,
@@ -189,7 +251,6 @@ impl Encoding {
             run: &job.key.run,
             season: &from.season,
         });
-        let pending = || FileRecord { bytes: 0, sha256: String::new() };
         let record = ChipRecord {
             name,
             class: drawn.class,
@@ -201,12 +262,12 @@ impl Encoding {
             season: from.season.to_string(),
             epsg,
             grid,
-            pixels: (0..=255).zip(counts).filter(|(_, n)| *n > 0).collect(),
+            pixels: counts,
             provenance,
-            image: pending(),
-            mask: pending(),
+            image: FileRecord::of(self.checksum, &image),
+            mask: FileRecord::of(self.checksum, &mask),
         };
-        Ok(WriteChip { fan, record, chip: drawn.chip, image, mask })
+        Ok((record, drawn.chip, image, mask))
     }
 
     /// The labelled parcels in the CRS `epsg`, drawn in if that is wanted; those without a place there are left out.

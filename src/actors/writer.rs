@@ -18,6 +18,7 @@ use super::retry::{GiveUp, RetryPolicy, retry_whole};
 use super::ticket::Outcome;
 use crate::adapters::dataset::{Committed, DatasetStore, StoreError};
 use crate::adapters::failpoint::reach;
+use crate::adapters::spare::Lent;
 use crate::domain::failure::{Failure, Severity};
 use crate::domain::manifest::{ChipRecord, Manifest, Rejection, SCHEMA};
 use crate::domain::result::{Status, TaskResult};
@@ -62,8 +63,8 @@ impl Writer {
         let outcome = if fan.job().cancel.is_cancelled() {
             ChipOutcome::Abandoned
         } else {
-            match self.stage(&fan, record, Arc::new(image), Arc::new(mask)).await {
-                Ok(record) => ChipOutcome::Written(Box::new(record)),
+            match self.stage(&fan, &record.name, Arc::new(image), Arc::new(mask)).await {
+                Ok(()) => ChipOutcome::Written(Box::new(record)),
                 Err(GiveUp::Cancelled) => ChipOutcome::Abandoned,
                 Err(GiveUp::Failed(failure)) => ChipOutcome::Broken(failure),
             }
@@ -82,19 +83,18 @@ impl Writer {
     async fn stage(
         &self,
         fan: &Fan,
-        mut record: ChipRecord,
-        image: Arc<Vec<u8>>,
+        name: &str,
+        image: Arc<Lent<u8>>,
         mask: Arc<Vec<u8>>,
-    ) -> Result<ChipRecord, GiveUp> {
+    ) -> Result<(), GiveUp> {
         let cancel = &fan.job().cancel;
         let attempt = fan.job().ticket.attempt().ok_or_else(|| GiveUp::Failed(no_attempt()))?;
         let put = || {
-            let (attempt, name) = (attempt.clone(), record.name.clone());
+            let (attempt, name) = (attempt.clone(), name.to_owned());
             let (image, mask) = (image.clone(), mask.clone());
             self.blocking(move |store| store.stage(&attempt, &name, &image, &mask))
         };
-        (record.image, record.mask) = persist(self.retry, cancel, put).await?;
-        Ok(record)
+        persist(self.retry, cancel, put).await
     }
 
     /// Commits what there is, and settles.

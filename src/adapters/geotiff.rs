@@ -75,7 +75,7 @@ pub struct MaskLook {
     pub nodata: u8,
 }
 
-/// Encodes the image. `pixels` is (bands, rows, cols).
+/// Encodes the image into `out`, in place of what that holds. `pixels` is (bands, rows, cols).
 ///
 /// # Errors
 /// See [`EncodeError`].
@@ -85,11 +85,13 @@ pub fn encode_image(
     metadata: &[(&str, &str)],
     pixels: &[u16],
     compression: Compression,
-) -> Result<Vec<u8>, EncodeError> {
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
     let (width, height) = (place.grid.width as usize, place.grid.height as usize);
+    out.clear();
     // Address space only: pages that are not written cost nothing.
-    let mut out = Cursor::new(Vec::with_capacity(pixels.len() * 2));
-    let mut tiff = TiffEncoder::new(&mut out)?;
+    out.reserve(pixels.len() * 2);
+    let mut tiff = TiffEncoder::new(Cursor::new(out))?;
     let mut dir = tiff.image_directory()?;
     let (mut offsets, mut counts) = (Vec::new(), Vec::new());
     for plane in pixels.chunks_exact(width * height) {
@@ -122,7 +124,7 @@ pub fn encode_image(
     dir.write_tag(Tag::Unknown(GDAL_METADATA), &*gdal_metadata(bands, metadata, Some(SCALE)))?;
     dir.write_tag(Tag::GdalNodata, "0")?;
     dir.finish()?;
-    Ok(out.into_inner())
+    Ok(())
 }
 
 /// Encodes the mask, (rows, cols).
@@ -316,7 +318,9 @@ mod tests {
         let zstds = [1, 3].map(Compression::Zstd);
         for compression in [Compression::None].into_iter().chain(deflates).chain(zstds) {
             let place = Place { grid: &GRID, epsg: 32633 };
-            let bytes = encode_image(place, &["B02", "B<3"], &[("ITEM", "S2A & B")], &pixels(2), compression).unwrap();
+            // What was in the buffer is of no account.
+            let mut bytes = vec![7; 100_000];
+            encode_image(place, &["B02", "B<3"], &[("ITEM", "S2A & B")], &pixels(2), compression, &mut bytes).unwrap();
             let path = dir.path().join("chip.tif");
             std::fs::write(&path, &bytes).unwrap();
             let tif = Dataset::open(&path).unwrap();
@@ -360,7 +364,9 @@ mod tests {
     fn equal_input_gives_equal_bytes() {
         let make = || {
             let place = Place { grid: &GRID, epsg: 32633 };
-            encode_image(place, &["a", "b", "c"], &[], &pixels(3), Compression::Zstd(1)).unwrap()
+            let mut bytes = Vec::new();
+            encode_image(place, &["a", "b", "c"], &[], &pixels(3), Compression::Zstd(1), &mut bytes).unwrap();
+            bytes
         };
         assert_eq!(make(), make());
     }

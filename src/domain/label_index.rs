@@ -3,13 +3,14 @@
 //! Units: metres in the scene's CRS. Contract: parcels are burnt in ascending order of id, so where
 //! parcels overlap the one with the higher id wins, whatever order they were read in.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rstar::primitives::{GeomWithData, Rectangle};
 use rstar::{AABB, RTree};
 
 use super::classes::ClassId;
-use super::labels::{Scratch, burn};
+use super::labels::{Scratch, burn, counts};
 use super::polygon::Polygon;
 use super::scene::PixelGrid;
 
@@ -22,6 +23,17 @@ pub struct Label {
     pub class: ClassId,
     /// Shape in the scene's CRS.
     pub shape: Arc<Polygon>,
+}
+
+/// What was burnt into a window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mask {
+    /// (rows, cols), row-major.
+    pub values: Vec<u8>,
+    /// Ids of all parcels that were burnt, ascending, also of those over which later ones were burnt.
+    pub parcels: Vec<i64>,
+    /// Pixels of each value that occurs, ascending.
+    pub pixels: Vec<(u8, u32)>,
 }
 
 /// Labels by place.
@@ -53,19 +65,19 @@ impl LabelIndex {
         met
     }
 
-    /// The mask of a window, (rows, cols), row-major: class of the parcel that holds each pixel's centre,
-    /// `unlabelled` where there is none. With the ids of all parcels that were burnt into it, ascending, also of those
-    /// over which later ones were burnt.
-    pub fn mask(&self, grid: &PixelGrid, unlabelled: u8, scratch: &mut Scratch) -> (Vec<u8>, Vec<i64>) {
-        let mut mask = vec![unlabelled; grid.width as usize * grid.height as usize];
-        let mut ids = Vec::new();
+    /// The mask of a window: class of the parcel that holds each pixel's centre, `unlabelled` where there is none.
+    pub fn mask(&self, grid: &PixelGrid, unlabelled: u8, scratch: &mut Scratch) -> Mask {
+        let mut values = vec![unlabelled; grid.width as usize * grid.height as usize];
+        let (mut parcels, mut used) = (Vec::new(), BTreeSet::from([unlabelled]));
         for at in self.met(grid) {
             let label = &self.labels[at as usize];
-            if burn(&mut mask, grid, &label.shape, label.class.get(), scratch) {
-                ids.push(label.id);
+            if burn(&mut values, grid, &label.shape, label.class.get(), scratch) {
+                parcels.push(label.id);
+                used.insert(label.class.get());
             }
         }
-        (mask, ids)
+        let pixels = counts(&values, used);
+        Mask { values, parcels, pixels }
     }
 }
 
@@ -80,7 +92,9 @@ mod tests {
         let shape = Polygon::from_ring([[0.0, 0.0], [40.0, 0.0], [f64::NAN, -20.0], [40.0, -40.0], [0.0, -40.0]]);
         let index = LabelIndex::new(vec![Label { id: 1, class: 3.try_into().unwrap(), shape: Arc::new(shape) }]);
         for unlabelled in [0, 255] {
-            assert_eq!(index.mask(&grid, unlabelled, &mut Scratch::default()), (vec![unlabelled; 16], vec![]));
+            let mask = index.mask(&grid, unlabelled, &mut Scratch::default());
+            assert_eq!((mask.values, mask.parcels), (vec![unlabelled; 16], vec![]));
+            assert_eq!(mask.pixels, [(unlabelled, 16)]);
         }
     }
 
@@ -95,7 +109,9 @@ mod tests {
         let (a, b, far) = (label(1, 3, 0.0, 30.0), label(2, 5, 20.0, 40.0), label(3, 8, 900.0, 990.0));
         for labels in [vec![a.clone(), b.clone(), far.clone()], vec![far, b, a]] {
             let index = LabelIndex::new(labels);
-            assert_eq!(index.mask(&grid, 0, &mut Scratch::default()), (vec![3, 3, 5, 5], vec![1, 2]));
+            let mask = index.mask(&grid, 0, &mut Scratch::default());
+            assert_eq!((mask.values, mask.parcels), (vec![3, 3, 5, 5], vec![1, 2]));
+            assert_eq!(mask.pixels, [(3, 2), (5, 2)]);
         }
     }
 }

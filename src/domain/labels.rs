@@ -8,6 +8,7 @@
 //! Trap: spans are computed per scanline in pixel coordinates exactly as GDAL does, so that
 //! differences stay below the rounding of one multiplication.
 
+use super::count::count_u8;
 use super::polygon::Polygon;
 use super::scene::PixelGrid;
 
@@ -18,133 +19,153 @@ use super::scene::PixelGrid;
 pub fn burn(mask: &mut [u8], grid: &PixelGrid, shape: &Polygon, value: u8, scratch: &mut Scratch) -> bool {
     let (width, height) = (grid.width as usize, grid.height as usize);
     debug_assert_eq!(mask.len(), width * height);
-    scratch.load(grid, shape);
+    scratch.begin(height);
     let mut burnt = false;
-    scratch.crossings.clear();
-    for edge in &scratch.edges {
-        let [x1, y1, x2, y2] = *edge;
-        // Oriented upwards, so that each centre line is crossed in [y1, y2).
-        let (x1, y1, x2, y2) = if y1 < y2 {
-            (x1, y1, x2, y2)
-        } else if y1 > y2 {
-            (x2, y2, x1, y1)
-        } else {
-            // A horizontal edge through the centres of a row: filled on its own when it runs leftwards, left to its
-            // neighbours when it runs rightwards.
-            let row = y1 - 0.5;
-            if x1 > x2 && row >= 0.0 && row < height as f64 && row.fract() == 0.0 {
-                burnt |= fill(&mut mask[row as usize * width..][..width], x2, x1, value);
+    let pixel = |[x, y]: [f64; 2]| [(x - grid.x0) / grid.res, (grid.y0 - y) / grid.res];
+    // One number tells whether both are numbers; sums as large as that are no places either.
+    let is_place = |[x, y]: [f64; 2]| (x + y).is_finite();
+    for (ring, _) in shape.rings() {
+        let Some(last) = ring.last() else { continue };
+        let mut before = pixel(*last);
+        for point in ring {
+            let here = pixel(*point);
+            let ([x1, y1], [x2, y2]) = (std::mem::replace(&mut before, here), here);
+            if !(is_place([x1, y1]) && is_place([x2, y2])) {
+                continue;
             }
-            continue;
-        };
-        // The rows whose centres lie in [y1, y2): y - 0.5 is exact for every y from 0.5 on, and below it there is no row.
-        let end = ceil(y2 - 0.5).min(height);
-        for row in ceil(y1 - 0.5)..end {
-            let y = row as f64 + 0.5;
-            scratch.crossings.push((row, (y - y1) * (x2 - x1) / (y2 - y1) + x1));
+            // Oriented upwards, so that each centre line is crossed in [y1, y2).
+            let (x1, y1, x2, y2) = if y1 < y2 {
+                (x1, y1, x2, y2)
+            } else if y1 > y2 {
+                (x2, y2, x1, y1)
+            } else {
+                // A horizontal edge through the centres of a row: filled on its own when it runs leftwards, left to its
+                // neighbours when it runs rightwards.
+                let row = y1 - 0.5;
+                if x1 > x2 && row >= 0.0 && row < height as f64 && row.fract() == 0.0 {
+                    burnt |= fill(&mut mask[row as usize * width..][..width], x2, x1, value);
+                }
+                continue;
+            };
+            // The rows whose centres lie in [y1, y2): y - 0.5 is exact for every y from 0.5 on, and below it there is no row.
+            let (start, end) = (ceil(y1 - 0.5), ceil(y2 - 0.5).min(height as i32));
+            scratch.cross(start, end, |y| (y - y1) * (x2 - x1) / (y2 - y1) + x1);
         }
     }
-    scratch.rows(|row, xs| {
-        let line = &mut mask[row * width..][..width];
-        for pair in xs.chunks_exact(2) {
-            burnt |= fill(line, pair[0], pair[1], value);
-        }
-    });
+    scratch.end(|row, x1, x2| burnt |= fill(&mut mask[row * width..][..width], x1, x2, value));
     burnt
 }
 
-/// Fills the pixels whose centres lie in `[x1, x2)`, and says whether there are any.
+/// Fills the pixels of a row whose centres lie in `[x1, x2)`, and says whether there are any.
+#[inline]
 fn fill(line: &mut [u8], x1: f64, x2: f64, value: u8) -> bool {
-    // For what is not negative, a conversion is the floor.
-    let first = ((x1 + 0.5).max(0.0) as usize).min(line.len());
-    let end = ((x2 + 0.5).max(0.0) as usize).min(line.len());
+    // For what is not negative, a conversion is the floor; in 32 bits it is one instruction.
+    let pixel = |x: f64| ((x + 0.5).max(0.0) as i32 as usize).min(line.len());
+    let (first, end) = (pixel(x1), pixel(x2));
     if first < end {
-        line[first..end].fill(value);
+        paint(&mut line[first..end], value);
     }
     first < end
 }
 
-/// The least whole number that is not below `v`, none below 0. The processor that all x86-64 have in common has no
-/// instruction for it, and a call for each edge is noticed.
-fn ceil(v: f64) -> usize {
-    let below = v.max(0.0) as usize;
-    below + usize::from((below as f64) < v)
+/// Sets all bytes. Fields are some ten pixels wide, where a call of `memset` costs more than the bytes: two stores that
+/// may overlap do for those.
+#[inline]
+fn paint(span: &mut [u8], value: u8) {
+    match span.len() {
+        16..=32 => ends::<16>(span, value),
+        8..=15 => ends::<8>(span, value),
+        4..=7 => ends::<4>(span, value),
+        _ => span.fill(value),
+    }
+}
+
+#[inline]
+fn ends<const N: usize>(span: &mut [u8], value: u8) {
+    if let Some(first) = span.first_chunk_mut() {
+        *first = [value; N];
+    }
+    if let Some(last) = span.last_chunk_mut() {
+        *last = [value; N];
+    }
+}
+
+/// The least whole number that is not below `v`, none below 0 and none beyond a thousand million. The processor that all
+/// x86-64 have in common has no instruction for it, and a call for each edge is noticed.
+fn ceil(v: f64) -> i32 {
+    let v = v.clamp(0.0, 1e9);
+    let below = v as i32;
+    below + i32::from(f64::from(below) < v)
 }
 
 /// Buffers of [`burn`].
 #[derive(Debug, Default)]
 pub struct Scratch {
-    edges: Vec<[f64; 4]>,
-    /// Row and column where an edge meets the centres of a row.
-    crossings: Vec<(usize, f64)>,
-    /// The crossings' places row by row, and where each row begins or, once filled, ends.
-    xs: Vec<f64>,
-    marks: Vec<usize>,
+    /// Where edges meet the centres of each row: how many, and the first two. Most rows have no more.
+    rows: Vec<(u32, [f64; 2])>,
+    /// The others, with their rows.
+    more: Vec<(usize, f64)>,
+    /// All of one row that has more than two.
+    all: Vec<f64>,
+    /// Rows that have any.
+    first: usize,
+    end: usize,
 }
 
 impl Scratch {
-    /// Calls `each` with every row that is crossed, and where, ascending. Counted into their rows, because most rows
-    /// have two crossings and a sort over all of them costs more than the burning.
-    fn rows(&mut self, mut each: impl FnMut(usize, &[f64])) {
-        let rows = self.crossings.iter().map(|(row, _)| *row);
-        let (Some(first), Some(last)) = (rows.clone().min(), rows.max()) else { return };
-        self.marks.clear();
-        self.marks.resize(last - first + 2, 0);
-        for (row, _) in &self.crossings {
-            self.marks[row - first + 1] += 1;
+    /// Makes room for a grid of `height` rows, none of which is crossed yet.
+    fn begin(&mut self, height: usize) {
+        self.rows.resize(height.max(self.rows.len()), (0, [0.0; 2]));
+        (self.first, self.end) = (height, 0);
+    }
+
+    #[inline]
+    fn cross(&mut self, start: i32, end: i32, x: impl Fn(f64) -> f64) {
+        if start >= end {
+            return;
         }
-        for at in 1..self.marks.len() {
-            self.marks[at] += self.marks[at - 1];
-        }
-        self.xs.resize(self.crossings.len(), 0.0);
-        for (row, x) in &self.crossings {
-            let at = &mut self.marks[row - first];
-            self.xs[*at] = *x;
-            *at += 1;
-        }
-        let mut start = 0;
-        for (row, end) in (first..=last).zip(&self.marks) {
-            let xs = &mut self.xs[start..*end];
-            xs.sort_unstable_by(f64::total_cmp);
-            if !xs.is_empty() {
-                each(row, xs);
+        let mut y = f64::from(start) + 0.5;
+        let (start, end) = (start as usize, end as usize);
+        self.first = self.first.min(start);
+        self.end = self.end.max(end);
+        for (row, (count, xs)) in (start..).zip(&mut self.rows[start..end]) {
+            match xs.get_mut(*count as usize) {
+                Some(place) => *place = x(y),
+                None => self.more.push((row, x(y))),
             }
-            start = *end;
+            *count += 1;
+            y += 1.0;
         }
     }
 
-    /// Rings to edges in pixel coordinates; edges wholly above or below the grid are left out.
-    fn load(&mut self, grid: &PixelGrid, shape: &Polygon) {
-        self.edges.clear();
-        let pixel = |[x, y]: [f64; 2]| [(x - grid.x0) / grid.res, (grid.y0 - y) / grid.res];
-        let height = f64::from(grid.height);
-        for (ring, _) in shape.rings() {
-            let Some(last) = ring.last() else { continue };
-            let mut before = pixel(*last);
-            for point in ring {
-                let here = pixel(*point);
-                let finite = before.iter().chain(&here).all(|v| v.is_finite());
-                if finite && before[1].max(here[1]) >= 0.0 && before[1].min(here[1]) <= height {
-                    self.edges.push([before[0], before[1], here[0], here[1]]);
+    /// Calls `each` with every row and the ends of every span in it, and forgets them.
+    fn end(&mut self, mut each: impl FnMut(usize, f64, f64)) {
+        self.more.sort_unstable_by(|(a, x), (b, y)| a.cmp(b).then(x.total_cmp(y)));
+        let mut more = self.more.iter().peekable();
+        for (row, crossed) in (self.first..self.end).zip(&mut self.rows[self.first.min(self.end)..]) {
+            let (count, [a, b]) = std::mem::take(crossed);
+            match count {
+                0 | 1 => {}
+                2 => each(row, a.min(b), a.max(b)),
+                _ => {
+                    self.all.clear();
+                    self.all.extend([a, b]);
+                    while let Some((_, x)) = more.next_if(|(at, _)| *at == row) {
+                        self.all.push(*x);
+                    }
+                    self.all.sort_unstable_by(f64::total_cmp);
+                    self.all.chunks_exact(2).for_each(|pair| each(row, pair[0], pair[1]));
                 }
-                before = here;
             }
         }
+        self.more.clear();
     }
 }
 
-/// Pixels of each value in a mask: `counts[v]` pixels have value `v`. Eight at once where they are alike, as most are.
-pub fn histogram(mask: &[u8]) -> [u32; 256] {
-    let mut counts = [0; 256];
-    let (eights, rest) = mask.as_chunks::<8>();
-    for eight in eights {
-        match *eight == [eight[0]; 8] {
-            true => counts[usize::from(eight[0])] += 8,
-            false => eight.iter().for_each(|v| counts[usize::from(*v)] += 1),
-        }
-    }
-    rest.iter().for_each(|v| counts[usize::from(*v)] += 1);
-    counts
+/// Pixels of each of `values` in a mask, without those that do not occur.
+pub fn counts(mask: &[u8], values: impl IntoIterator<Item = u8>) -> Vec<(u8, u32)> {
+    let count = |value| (value, count_u8(mask, value));
+    values.into_iter().map(count).filter(|(_, n)| *n > 0).collect()
 }
 
 #[cfg(test)]
@@ -204,8 +225,7 @@ mod tests {
     #[test]
     fn values_are_counted_alike_or_not() {
         let mask: Vec<u8> = (0..100u8).map(|i| if i < 50 { 3 } else { i / 5 }).collect();
-        let counts = histogram(&mask);
-        assert_eq!((counts[3], counts[10], counts[19], counts.iter().sum::<u32>()), (50, 5, 5, 100));
+        assert_eq!(counts(&mask, [0, 3, 10, 19]), [(3, 50), (10, 5), (19, 5)]);
     }
 
     /// Edges through centres, just below and just above them; the lower one runs leftwards.
@@ -238,7 +258,7 @@ mod tests {
                 let beside = (0..ulps.abs()).fold(on, |y, _| if ulps < 0 { y.next_down() } else { y.next_up() });
                 if ulps == 3 { on + off } else { beside }
             });
-            let by_definition: Vec<usize> = (0..300).filter(|row| (y1..y2).contains(&(*row as f64 + 0.5))).collect();
+            let by_definition: Vec<i32> = (0..300).filter(|row| (y1..y2).contains(&(f64::from(*row) + 0.5))).collect();
             prop_assert_eq!((ceil(y1 - 0.5)..ceil(y2 - 0.5).min(300)).collect::<Vec<_>>(), by_definition);
         }
 

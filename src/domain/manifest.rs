@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::checksum::{Algorithm, Checksum};
 use super::chip_name::is_safe_stem;
 use super::classes::ClassId;
 use super::provenance::Provenance;
@@ -13,8 +14,8 @@ use super::result::TaskResult;
 use super::scene::PixelGrid;
 use super::task::{TaskKey, is_safe_run_id};
 
-/// Version of the file format.
-pub const SCHEMA: u32 = 1;
+/// Version of the file format. 1 knew SHA-256 alone.
+pub const SCHEMA: u32 = 2;
 
 /// Largest manifest that is read, bytes: a task of 20,000 chips stays below it.
 pub const MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -76,8 +77,21 @@ pub struct ChipRecord {
 pub struct FileRecord {
     /// Length.
     pub bytes: u64,
-    /// SHA-256, lower-case hex.
-    pub sha256: String,
+    /// Checksum; its key in JSON is the algorithm's name.
+    #[serde(flatten)]
+    pub checksum: Checksum,
+}
+
+impl FileRecord {
+    /// The record of a file that holds `bytes`.
+    pub fn of(algorithm: Algorithm, bytes: &[u8]) -> Self {
+        Self { bytes: bytes.len() as u64, checksum: Checksum::of(algorithm, bytes) }
+    }
+
+    /// Whether a file that holds `bytes` is the recorded one.
+    pub fn describes(&self, bytes: &[u8]) -> bool {
+        self.bytes == bytes.len() as u64 && self.checksum == Checksum::of(self.checksum.algorithm(), bytes)
+    }
 }
 
 /// A parcel that was drawn and gave no chip.
@@ -129,5 +143,27 @@ impl Manifest {
             return Err(ManifestError::Unsafe(bad.clone()));
         }
         Ok(manifest)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_names_its_algorithm_and_knows_its_bytes() {
+        for (algorithm, key) in [(Algorithm::Xxh128, "xxh128"), (Algorithm::Sha256, "sha256")] {
+            let record = FileRecord::of(algorithm, b"chip");
+            let json = serde_json::to_value(&record).unwrap();
+            assert_eq!(json["bytes"], 4);
+            assert!(json[key].is_string(), "{json}");
+            assert_eq!(serde_json::from_value::<FileRecord>(json).unwrap(), record);
+            assert!(record.describes(b"chip") && !record.describes(b"chop") && !record.describes(b"chips"));
+        }
+        assert!(serde_json::from_str::<FileRecord>(r#"{"bytes":4}"#).is_err());
+        // As manifests of schema 1 have it.
+        let old = r#"{"bytes":3,"sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}"#;
+        assert!(serde_json::from_str::<FileRecord>(old).unwrap().describes(b"abc"));
     }
 }

@@ -77,9 +77,9 @@ impl Limits {
 
 /// What is wrong with `pixels`, `size` of them per band.
 fn shares(pixels: &[u16], size: usize) -> Shares {
-    // Most chips have nothing of either, and two numbers tell.
-    let (least, most) = pixels.iter().fold((u16::MAX, 0), |(least, most), dn| (least.min(*dn), most.max(*dn)));
-    if least > 0 && most <= SUSPECT {
+    // Most chips have nothing of either, and one number tells: what of `dn - 1` goes beyond, which for 0 is most of all.
+    let beyond = pixels.iter().fold(0, |beyond, dn| beyond | dn.wrapping_sub(1).saturating_sub(SUSPECT - 1));
+    if beyond == 0 {
         return Shares { nodata: 0.0, suspect: 0.0 };
     }
     let (mut valid, mut plain) = (vec![true; size], vec![true; size]);

@@ -5,6 +5,8 @@
 //! pixels, 0 to 1. Contract: a class above 11 is bad, because nobody knows what it means.
 //! Trap: 5 and 7 are what fallow and freshly ploughed land are called: calling them bad loses whole crops.
 
+use super::count::count_u16;
+
 /// Classes there are.
 pub const CLASSES: u8 = 12;
 
@@ -32,20 +34,21 @@ impl BadClasses {
         class >= u16::from(CLASSES) || self.0 & (1 << class) != 0
     }
 
-    /// Counts a chip's classes, one value a pixel. Four at once where they are alike, as most are.
-    pub fn look(self, classes: &[u16]) -> Seen {
-        // All above the last one are one to us.
-        let mut counts = [0u32; CLASSES as usize + 1];
-        let mut count = |class: u16, n| counts[usize::from(class.min(u16::from(CLASSES)))] += n;
-        let (fours, rest) = classes.as_chunks::<4>();
-        for four in fours {
-            match *four == [four[0]; 4] {
-                true => count(four[0], 4),
-                false => four.iter().for_each(|class| count(*class, 1)),
-            }
+    /// Counts a chip's classes, (rows, cols) in rows of `width`. Where a 20 m classification lies on a 10 m grid, rows come
+    /// twice, and each pair is counted once.
+    pub fn look(self, classes: &[u16], width: usize) -> Seen {
+        let (mut pairs, mut single) = (Vec::with_capacity(classes.len() / 2 + width), Vec::new());
+        let mut rows = classes.chunks(width.max(1)).peekable();
+        while let Some(row) = rows.next() {
+            let twice = rows.next_if(|next| *next == row).is_some();
+            if twice { &mut pairs } else { &mut single }.extend_from_slice(row);
         }
-        rest.iter().for_each(|class| count(*class, 1));
-        let bad: u32 = (0..).zip(counts).filter(|(class, _)| self.holds(*class)).map(|(_, n)| n).sum();
+        let count = |class| 2 * count_u16(&pairs, class) + count_u16(&single, class);
+        let known = u16::from(CLASSES);
+        let counts: Vec<u32> = (0..known).map(count).collect();
+        // What is above the last class is bad.
+        let unknown = classes.len() as u32 - counts.iter().sum::<u32>();
+        let bad = (0..).zip(&counts).filter(|(class, _)| self.holds(*class)).map(|(_, n)| n).sum::<u32>() + unknown;
         let all = classes.len().max(1) as f64;
         Seen { bad: f64::from(bad) / all, nodata: f64::from(counts[0]) / all }
     }
@@ -58,11 +61,14 @@ mod tests {
     #[test]
     fn shares_are_counted_and_unknown_classes_are_bad() {
         let usual = BadClasses::new([0, 1, 3, 8, 9, 10, 11]);
-        let seen = usual.look(&[0, 0, 4, 5, 7, 2, 9, 10, 77, 6]);
+        let seen = usual.look(&[0, 0, 4, 5, 7, 2, 9, 10, 77, 6], 10);
         assert_eq!(seen, Seen { bad: 0.5, nodata: 0.2 });
-        assert_eq!(BadClasses::new([]).look(&[0, 1, 9, 11]), Seen { bad: 0.0, nodata: 0.25 });
-        assert_eq!(usual.look(&[8, 8, 8, 8, 4, 4, 4, 4, 99, 99]), Seen { bad: 0.6, nodata: 0.0 });
-        assert_eq!(usual.look(&[]), Seen { bad: 0.0, nodata: 0.0 });
+        assert_eq!(BadClasses::new([]).look(&[0, 1, 9, 11], 2), Seen { bad: 0.0, nodata: 0.25 });
+        assert_eq!(usual.look(&[8, 8, 8, 8, 4, 4, 4, 4, 99, 99], 4), Seen { bad: 0.6, nodata: 0.0 });
+        assert_eq!(usual.look(&[], 3), Seen { bad: 0.0, nodata: 0.0 });
+        // Rows that come once, twice and three times.
+        let rows = [[8, 4], [8, 4], [8, 4], [0, 0], [5, 99], [5, 99]].concat();
+        assert_eq!(usual.look(&rows, 2), Seen { bad: 7.0 / 12.0, nodata: 2.0 / 12.0 });
         assert!((0..12).all(|c| usual.holds(c) == [0, 1, 3, 8, 9, 10, 11].contains(&c)));
     }
 }

@@ -68,8 +68,9 @@ pub fn source_index(offset: f64, res: f64, size: u32, source_res: f64, count: u3
     (0..size)
         .map(|i| {
             let centre = offset + (f64::from(i) + 0.5) * res;
-            let index = (centre / source_res).floor();
-            (index >= 0.0 && index < f64::from(count)).then_some(index as u32)
+            let at = centre / source_res;
+            // For what is not negative, a conversion is the floor.
+            (at >= 0.0 && at < f64::from(count)).then_some(at as u32)
         })
         .collect()
 }

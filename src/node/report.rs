@@ -15,7 +15,7 @@ use super::parts;
 use super::report_page::{Paper, Sample, page};
 use crate::adapters::broker::{Broker, ReadEvent};
 use crate::adapters::dataset::gallery::{Gallery, Kind};
-use crate::adapters::dataset::hex;
+use crate::domain::checksum::hex;
 use crate::domain::class_table::ClassTable;
 use crate::domain::classes::ClassId;
 use crate::domain::plan_record::PlanRecord;

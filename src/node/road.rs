@@ -87,7 +87,9 @@ impl Road {
             look: parts::mask_look(config, &classes),
             labels: parts::label_rules(config),
             compression: parts::compression(config),
+            checksum: config.output.checksum,
             names: parts::names(config)?,
+            images: Spares::new(SPARE_IMAGES, usize::MAX),
             prepared: Prepared::new(PREPARED_BYTES),
         };
         Ok(Self {
@@ -127,7 +129,7 @@ impl Road {
         let image_hosts = Arc::new(Hosts::new(imagery.clone(), config.worker.max_outage));
         let window_mb = config.worker.window_mb;
         let windows = Arc::new(Semaphore::new(window_mb as usize));
-        let cut = Lane::new("rasteriser", self.cores + 1, rasteriser.start().recipient());
+        let cut = Lane::new("rasteriser", 2 * self.cores + 2, rasteriser.start().recipient());
         let finder = Arc::new(Finder {
             catalog: self.catalog,
             imagery: imagery.clone(),
@@ -160,7 +162,7 @@ impl Road {
             require_scl: config.chips.require_scl,
             limits: parts::limits(config),
             cpu: self.cpu.clone(),
-            spares: Spares::new(SPARE_CHIPS, usize::MAX),
+            turn: Arc::default(),
             rasteriser: cut.clone(),
             conclude: conclude.clone(),
         };
@@ -219,8 +221,8 @@ const STORE_RETRIES: u32 = 6;
 /// Shapes of parcels that are kept for neighbouring tasks, bytes.
 const PREPARED_BYTES: u64 = 8 << 20;
 
-/// Buffers for the pixels of chips that wait to be used again.
-const SPARE_CHIPS: usize = 8;
+/// Buffers for encoded images that wait to be used again.
+const SPARE_IMAGES: usize = 8;
 
 fn finest(bands: &[Band]) -> Band {
     bands.iter().copied().min_by_key(|b| b.gsd()).unwrap_or(Band::B02)

@@ -13,7 +13,7 @@ use satellite_pipeline::adapters::broker::Delivery;
 use satellite_pipeline::adapters::dataset::memory::MemoryStore;
 use satellite_pipeline::adapters::dataset::{Attempt, Committed, DatasetStore, StoreError};
 use satellite_pipeline::domain::failure::Severity;
-use satellite_pipeline::domain::manifest::{FileRecord, Manifest, SCHEMA};
+use satellite_pipeline::domain::manifest::{Manifest, SCHEMA};
 use satellite_pipeline::domain::result::{Status, TaskResult};
 use satellite_pipeline::domain::task::TaskKey;
 use tokio_util::sync::CancellationToken;
@@ -217,7 +217,7 @@ impl DatasetStore for Waking {
         self.lost.cancel();
         self.store.begin(key)
     }
-    fn stage(&self, a: &Attempt, n: &str, i: &[u8], m: &[u8]) -> Result<(FileRecord, FileRecord), StoreError> {
+    fn stage(&self, a: &Attempt, n: &str, i: &[u8], m: &[u8]) -> Result<(), StoreError> {
         self.store.stage(a, n, i, m)
     }
     fn commit(&self, attempt: &Attempt, manifest: &Manifest) -> Result<Committed, StoreError> {

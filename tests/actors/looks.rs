@@ -34,7 +34,7 @@ fn a_cloudy_scene_costs_one_look_and_not_one_read_of_a_band() {
 
         // A column less is 4.7 %: the chip is taken, and its record says so.
         bed.read(&[first], &[(10, 197)]).await;
-        let chip = bed.rasteriser.next().await.message;
+        let chip = bed.rasteriser.next().await;
         assert_eq!(chip.provenance.bad_fraction, Some(3.0 / 64.0));
         assert_eq!((chip.provenance.nodata_fraction, chip.provenance.offset_rule.as_str()), (0.0, "flag"));
     });
@@ -51,7 +51,7 @@ fn a_chip_whose_scenes_are_all_cloudy_is_searched_for_again_and_then_rejected() 
         let further = vec![bad.clone(), late.clone(), worse.clone()];
         let mut bed = Bed::with(all, "", 0, further).await;
         bed.read(&[Arc::new(bad)], &[(268, 268)]).await;
-        let chip = bed.rasteriser.next().await.message;
+        let chip = bed.rasteriser.next().await;
         assert_eq!((chip.from.scene.id.as_str(), chip.provenance.widened.as_str()), ("late", "cloud"));
         drop(chip);
         let mut western = plan(0, (268, 10), &[]);
@@ -102,7 +102,7 @@ fn an_offset_that_is_still_there_is_found_in_the_pixels_and_taken_out() {
         for (item, subtracted) in [(with, 1000), (without, 0)] {
             bed.read(&[Arc::new(item)], &[(300, 300), (420, 20)]).await;
             for _ in 0..2 {
-                let chip = bed.rasteriser.next().await.message;
+                let chip = bed.rasteriser.next().await;
                 let (row, col) = [(300, 300), (420, 20)][chip.drawn.chip as usize];
                 assert_eq!((chip.provenance.offset, chip.provenance.offset_rule.as_str()), (subtracted, "pixels"));
                 let want = (row..row + SIZE).flat_map(|r| (col..col + SIZE).map(move |c| ground(r, c)));

@@ -17,16 +17,17 @@ use satellite_pipeline::actors::lane::{Credited, Lane};
 use satellite_pipeline::actors::messages::{ChipOutcome, ChipPlan, Conclude, Done, Drawn, Fan, Rasterise, ReadWindows};
 use satellite_pipeline::actors::offsets::Offsets;
 use satellite_pipeline::actors::pixels::Pixels;
+use satellite_pipeline::actors::uncut::Verdict;
 use satellite_pipeline::adapters::catalog::ScriptedCatalog;
 use satellite_pipeline::adapters::crs::Crs;
 use satellite_pipeline::adapters::imagery::Imagery;
 use satellite_pipeline::adapters::imagery::cut::Resampling;
 use satellite_pipeline::adapters::imagery::source::{MemorySource, RangeSource};
-use satellite_pipeline::adapters::spare::Spares;
 use satellite_pipeline::domain::candidate::{Candidate, Widened};
 use satellite_pipeline::domain::failure::Failure;
 use satellite_pipeline::domain::harmonise::Mode;
 use satellite_pipeline::domain::pixels::Limits;
+use satellite_pipeline::domain::provenance::Provenance;
 use satellite_pipeline::domain::scene::Scene;
 use satellite_pipeline::domain::scl::BadClasses;
 use satellite_pipeline::domain::season::{Season, Seasons};
@@ -69,10 +70,42 @@ impl RangeSource for Moody {
     }
 }
 
+/// A chip as the rasteriser has it once it is cut.
+pub(crate) struct CutChip {
+    pub(crate) fan: Arc<Fan>,
+    pub(crate) drawn: Drawn,
+    pub(crate) from: Candidate,
+    pub(crate) pixels: Vec<u16>,
+    pub(crate) provenance: Provenance,
+}
+
+/// Plays the rasteriser as far as the pixels stage hears of it: cuts every window, answers, and hands on the good ones.
+fn cutting(mut windows: Out<Credited<Rasterise>>) -> Out<CutChip> {
+    let (to, out) = Out::new();
+    actix::spawn(async move {
+        while let Some(Credited { message, .. }) = windows.any().await {
+            let Rasterise { fan, drawn, from, window, mut provenance } = message;
+            let mut pixels = Vec::new();
+            match window.cut(&mut pixels) {
+                Ok(shares) => {
+                    window.answer(Verdict::Taken);
+                    provenance.nodata_fraction = shares.nodata;
+                    let _ = to.send(CutChip { fan, drawn, from, pixels, provenance });
+                }
+                Err(verdict) => {
+                    drop(fan);
+                    window.answer(verdict);
+                }
+            }
+        }
+    });
+    out
+}
+
 pub(crate) struct Bed {
     pub(crate) stage: Stage,
     pub(crate) lane: Lane<ReadWindows>,
-    pub(crate) rasteriser: Out<Credited<Rasterise>>,
+    pub(crate) rasteriser: Out<CutChip>,
     pub(crate) conclude: Out<Credited<Conclude>>,
     pub(crate) source: Arc<Moody>,
 }
@@ -130,12 +163,12 @@ impl Bed {
             require_scl: true,
             limits: Limits { bad: 0.05, nodata: 0.0, suspect: 0.01 },
             cpu,
-            spares: Spares::new(2, usize::MAX),
+            turn: Arc::default(),
             rasteriser,
             conclude,
         };
         let lane = Lane::new("pixels", 4, pixels.start().recipient());
-        Self { stage: Stage::new().await, lane, rasteriser: to_rasteriser, conclude: concluded, source }
+        Self { stage: Stage::new().await, lane, rasteriser: cutting(to_rasteriser), conclude: concluded, source }
     }
 
     /// One task with a chip at each place, and these scenes as its candidates.
@@ -164,7 +197,7 @@ impl Bed {
     pub(crate) async fn finish(&mut self, count: usize) -> (BTreeMap<u32, String>, Done) {
         let (mut from, mut done) = (BTreeMap::new(), None);
         for _ in 0..count {
-            let Rasterise { fan, drawn, from: candidate, .. } = self.rasteriser.next().await.message;
+            let CutChip { fan, drawn, from: candidate, .. } = self.rasteriser.next().await;
             from.insert(drawn.chip, candidate.scene.id.clone());
             fan.note(drawn.chip, ChipOutcome::Abandoned);
             done = done.or(Fan::give_back(fan));

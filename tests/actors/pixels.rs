@@ -20,7 +20,7 @@ fn every_window_holds_its_pixels_in_the_order_of_the_bands() {
         let places = [(0, 0), (250, 250), (536, 536), (100, 333)];
         bed.read(std::slice::from_ref(&first), &places).await;
         for _ in places {
-            let chip = bed.rasteriser.next().await.message;
+            let chip = bed.rasteriser.next().await;
             let (row, col) = places[chip.drawn.chip as usize];
             let (ten, twenty) = chip.pixels.split_at((SIZE * SIZE) as usize);
             let want = (row..row + SIZE).flat_map(|r| (col..col + SIZE).map(move |c| dn(r, c)));
@@ -84,7 +84,7 @@ fn a_file_that_is_gone_or_no_tiff_sends_its_chips_elsewhere() {
             all.extend(files(&second, dn));
             let mut bed = Bed::new(all, "", 0).await;
             bed.read(&[first.clone(), second.clone()], &[(10, 10)]).await;
-            assert_eq!(bed.rasteriser.next().await.message.from.scene.id, "second");
+            assert_eq!(bed.rasteriser.next().await.from.scene.id, "second");
             bed.read(std::slice::from_ref(&first), &[(10, 10)]).await;
             let done = bed.done().await;
             assert_eq!(rejections(&done)[0].reason, "unreadable");
@@ -101,7 +101,7 @@ fn what_may_pass_is_tried_again_and_then_ends_the_task() {
         for (failures, href) in [(1, "mem:first/B02"), (2, "mem:first/B11"), (2, "mem:first")] {
             let mut bed = Bed::new(all.clone(), href, failures).await;
             bed.read(std::slice::from_ref(&first), &[(10, 10)]).await;
-            assert_eq!(bed.rasteriser.next().await.message.from.scene.id, "first", "{failures} failures of {href}");
+            assert_eq!(bed.rasteriser.next().await.from.scene.id, "first", "{failures} failures of {href}");
         }
         // Another scene would do, but then the dataset would depend on a server's mood. One file that stays away fails
         // the task; a host that answers nobody stops the node.

@@ -1,6 +1,6 @@
 //! The rasteriser: every labelled parcel in the mask, nothing without a mask, both files named and described.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use actix::Actor;
@@ -9,14 +9,23 @@ use satellite_pipeline::actors::cpu::CpuPool;
 use satellite_pipeline::actors::lane::{Credited, Lane};
 use satellite_pipeline::actors::messages::{ChipOutcome, Conclude, Drawn, Fan, Rasterise, WriteChip};
 use satellite_pipeline::actors::rasteriser::{Encoding, LabelRules, Prepared, Rasteriser};
+use satellite_pipeline::actors::uncut::{Uncut, Verdict};
 use satellite_pipeline::adapters::crs::Crs;
 use satellite_pipeline::adapters::geotiff::{Compression, MaskLook};
+use satellite_pipeline::adapters::imagery::block::Samples;
+use satellite_pipeline::adapters::imagery::cut::{Cut, Resampling};
+use satellite_pipeline::adapters::imagery::header::{Codec, Cog, Sample};
+use satellite_pipeline::adapters::spare::Spares;
 use satellite_pipeline::domain::candidate::{Candidate, Widened};
+use satellite_pipeline::domain::checksum::Algorithm;
 use satellite_pipeline::domain::chip_name::NameTemplate;
+use satellite_pipeline::domain::harmonise::Offset;
 use satellite_pipeline::domain::parcel::Parcel;
+use satellite_pipeline::domain::pixels::{Limits, Refused};
 use satellite_pipeline::domain::provenance::Provenance;
 use satellite_pipeline::domain::scene::Scene;
 use satellite_pipeline::domain::window::Window;
+use tokio::sync::oneshot;
 
 use super::scene_kit::{BANDS, CELL, CENTRE, EDGE, grid, parcel, scene};
 use super::stage::{Out, Stage, class, lane, on_stage, rejections, task};
@@ -47,8 +56,10 @@ impl Bed {
             bands: BANDS.into(),
             labels,
             look: MaskLook { palette: [[0; 3]; 256], names: Vec::new(), nodata: 0 },
+            checksum: Algorithm::Xxh128,
             compression: Compression::Deflate(1),
             names: NameTemplate::parse("{worker}_{run}_{task}_{class}_{chip}_{parcel}").unwrap(),
+            images: Spares::new(2, usize::MAX),
             prepared: Prepared::new(1 << 20),
         };
         let rasteriser = Rasteriser { how: Arc::new(encoding), cpu: CpuPool::new(1).unwrap(), writer, conclude };
@@ -58,18 +69,46 @@ impl Bed {
     }
 
     fn chip(&self, fan: &Arc<Fan>, chip: u32) -> Rasterise {
+        self.window(fan, chip, 700).0
+    }
+
+    /// A chip of which every DN is `dn`, and what the pixels stage hears of it.
+    fn window(&self, fan: &Arc<Fan>, chip: u32, dn: u16) -> (Rasterise, oneshot::Receiver<Verdict>) {
         let middle = EDGE / 2 - SIZE / 2;
         let whole = grid(self.scene.epsg, CENTRE);
         let place = Window { row: middle, col: middle, size: SIZE }.grid(&whole);
         let from = Candidate::new(self.scene.clone(), &whole, place, "summer".into(), Widened::No);
         let drawn = Drawn { chip, parcel: 1, class: class(5), point: CENTRE, lonlat: CENTRE };
-        Rasterise {
-            fan: fan.clone(),
-            drawn,
-            from,
-            pixels: vec![700; (SIZE * SIZE) as usize * BANDS.len()].into(),
-            provenance: Provenance { bad_fraction: Some(0.02), offset_rule: "flag".into(), ..Provenance::default() },
-        }
+        let (verdict, heard) = oneshot::channel();
+        // Each band is a file of one block, which is the window.
+        let cog = Cog {
+            href: String::new(),
+            width: SIZE,
+            height: SIZE,
+            sample: Sample::U16,
+            codec: Codec::None,
+            differences: false,
+            big_endian: false,
+            block_width: SIZE,
+            block_height: SIZE,
+            strips: false,
+            blocks: vec![0..0],
+            grid: Some(place),
+            epsg: Some(self.scene.epsg),
+        };
+        let size = (SIZE * SIZE) as usize;
+        let block = HashMap::from([(0, Arc::new(Samples::U16(vec![dn; size])))]);
+        let window = Uncut {
+            files: vec![(Arc::new(cog), place); BANDS.len()],
+            blocks: Arc::new(vec![block; BANDS.len()]),
+            cuts: vec![Arc::new(Cut::new(&place, &place, Resampling::Nearest).unwrap()); BANDS.len()],
+            size,
+            offset: Offset { subtract: 0, rule: "flag" },
+            limits: Limits { bad: 0.05, nodata: 0.0, suspect: 0.0 },
+            verdict,
+        };
+        let provenance = Provenance { bad_fraction: Some(0.02), offset_rule: "flag".into(), ..Provenance::default() };
+        (Rasterise { fan: fan.clone(), drawn, from, window, provenance }, heard)
     }
 
     async fn fan(&mut self, chips: usize, parcels: Vec<Parcel>) -> Arc<Fan> {
@@ -153,16 +192,43 @@ fn a_parcel_prepared_for_one_zone_is_prepared_again_for_another() {
     });
 }
 
+/// The pixels stage may offer the chip another scene, and is then the last to have a share of the task.
+#[test]
+fn a_window_that_is_no_use_goes_back_and_leaves_no_share() {
+    on_stage(async || {
+        let mut bed = Bed::new().await;
+        let fan = bed.fan(1, vec![parcel(1, CENTRE, 100.0)]).await;
+        let (mut cut_off, missing) = bed.window(&fan, 0, 700);
+        cut_off.window.blocks = Arc::new(vec![HashMap::new(); BANDS.len()]);
+        let (empty, nodata) = bed.window(&fan, 0, 0);
+        let (wild, suspect) = bed.window(&fan, 0, 30_000);
+        let mut shares = Arc::strong_count(&fan);
+        for (chip, heard, wanted) in [
+            (cut_off, missing, Verdict::Unreadable),
+            (empty, nodata, Verdict::Refused(Refused::Nodata(1.0))),
+            (wild, suspect, Verdict::Refused(Refused::Suspect(1.0))),
+        ] {
+            bed.lane.send(chip).await;
+            assert_eq!(heard.await, Ok(wanted));
+            shares -= 1;
+            assert_eq!(Arc::strong_count(&fan), shares, "{wanted:?}");
+        }
+        bed.writer.nothing().await;
+        bed.conclude.nothing().await;
+    });
+}
+
 #[test]
 fn a_cancelled_task_costs_no_work() {
     on_stage(async || {
         let mut bed = Bed::new().await;
         let fan = bed.fan(2, vec![parcel(1, CENTRE, 100.0)]).await;
         fan.job().cancel.cancel();
-        let chips = [bed.chip(&fan, 0), bed.chip(&fan, 1)];
+        let chips = [bed.window(&fan, 0, 700), bed.window(&fan, 1, 0)];
         drop(fan);
-        for chip in chips {
+        for (chip, heard) in chips {
             bed.lane.send(chip).await;
+            assert_eq!(heard.await, Ok(Verdict::Taken), "its outcome is noted");
         }
         let done = bed.conclude.next().await.message.done;
         assert!(done.outcomes.iter().all(|(_, o)| matches!(o, ChipOutcome::Abandoned)) && done.outcomes.len() == 2);

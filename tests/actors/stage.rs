@@ -69,6 +69,17 @@ impl Handler<Settled> for Probe<Settled> {
 pub(crate) struct Out<M>(UnboundedReceiver<M>);
 
 impl<M> Out<M> {
+    /// What is sent to the first comes out of the second.
+    pub(crate) fn new() -> (UnboundedSender<M>, Self) {
+        let (to, out) = unbounded_channel();
+        (to, Self(out))
+    }
+
+    /// The next message, however late; `None` when none can come.
+    pub(crate) async fn any(&mut self) -> Option<M> {
+        self.0.recv().await
+    }
+
     /// The next message, which must come.
     pub(crate) async fn next(&mut self) -> M {
         timeout(PATIENCE, self.0.recv()).await.expect("a message should have come").expect("the actor should live")

@@ -12,6 +12,7 @@ use satellite_pipeline::actors::writer::Writer;
 use satellite_pipeline::adapters::dataset::memory::MemoryStore;
 use satellite_pipeline::adapters::dataset::{Attempt, Committed, DatasetStore, StoreError};
 use satellite_pipeline::domain::failure::{Failure, Severity};
+use satellite_pipeline::domain::checksum::Algorithm;
 use satellite_pipeline::domain::manifest::{ChipRecord, FileRecord, Manifest, Rejection, SCHEMA};
 use satellite_pipeline::domain::result::{Status, TaskResult};
 use satellite_pipeline::domain::task::TaskKey;
@@ -56,7 +57,7 @@ impl DatasetStore for Sick {
     fn begin(&self, key: &TaskKey) -> Result<Attempt, StoreError> {
         self.store.begin(key)
     }
-    fn stage(&self, a: &Attempt, name: &str, i: &[u8], m: &[u8]) -> Result<(FileRecord, FileRecord), StoreError> {
+    fn stage(&self, a: &Attempt, name: &str, i: &[u8], m: &[u8]) -> Result<(), StoreError> {
         if !self.at_commit {
             self.trouble()?;
         }
@@ -129,7 +130,7 @@ impl Bed {
 }
 
 fn written(fan: &Arc<Fan>, chip: u32) -> WriteChip {
-    let pending = FileRecord { bytes: 0, sha256: String::new() };
+    let (image, mask) = (vec![1; 9], vec![2; 4]);
     let record = ChipRecord {
         name: format!("chip{chip}"),
         class: class(5 + (chip % 2) as u8),
@@ -143,10 +144,10 @@ fn written(fan: &Arc<Fan>, chip: u32) -> WriteChip {
         grid: grid(32631, CENTRE),
         pixels: vec![(5, 4096)],
         provenance: satellite_pipeline::domain::provenance::Provenance::default(),
-        image: pending.clone(),
-        mask: pending,
+        image: FileRecord::of(Algorithm::Xxh128, &image),
+        mask: FileRecord::of(Algorithm::Xxh128, &mask),
     };
-    WriteChip { fan: fan.clone(), record, chip, image: vec![1; 9], mask: vec![2; 4] }
+    WriteChip { fan: fan.clone(), record, chip, image: image.into(), mask }
 }
 
 fn rejection(reason: &str) -> satellite_pipeline::actors::messages::ChipOutcome {

@@ -32,11 +32,15 @@ import numpy as np
 import rasterio
 import rasterio.features
 import shapely
+import xxhash
 
 import quality
 from land import Parcels, move
 from rules import ClassRules, drawn
 from scenes import Scenes
+
+# Checksums that a manifest may have.
+DIGESTS = {"sha256": lambda raw: hashlib.sha256(raw).hexdigest(), "xxh128": xxhash.xxh3_128_hexdigest}
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 EDGE_M = 0.01
@@ -279,7 +283,8 @@ class Check:
             path, record = self.dataset / place / f"{name}.tif", chip[place[:-1]]
             raw = path.read_bytes()
             report.same(f"{path}: bytes", len(raw), record["bytes"])
-            report.same(f"{path}: SHA-256", hashlib.sha256(raw).hexdigest(), record["sha256"])
+            algorithm = "sha256" if "sha256" in record else "xxh128"
+            report.same(f"{path}: {algorithm}", DIGESTS[algorithm](raw), record[algorithm])
             with rasterio.MemoryFile(raw) as memory, memory.open() as tif:
                 count = len(settings.bands) if place == "images" else 1
                 same = lambda what, got, wanted: report.same(f"{path}: {what}", got, wanted)

@@ -51,6 +51,11 @@ KINDS = {
 }
 
 
+def multihash(record):
+    """A file's checksum as the file extension of STAC wants it; codes as in the multicodec table."""
+    return "1220" + record["sha256"] if "sha256" in record else "e4e70210" + record["xxh128"]
+
+
 def splitmix64(x):
     z = (x + 0x9E3779B97F4A7C15) & MASK64
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
@@ -113,8 +118,8 @@ class Check:
         path = self.dataset / "index.parquet"
         kinds = dict(duckdb.sql(f"select column_name, column_type from (describe select * from '{path}')").fetchall())
         report.same("DuckDB's type of the geometry", kinds["geometry"].partition("(")[0], "GEOMETRY")
-        rows = duckdb.sql(f"""select name, split, "class", parcels, image_sha256, bbox.xmin, epoch_us(datetime) from '{path}'""").fetchall()
-        columns = (index[c] for c in ("name", "split", "class", "parcels", "image_sha256"))
+        rows = duckdb.sql(f"""select name, split, "class", parcels, image_checksum, bbox.xmin, epoch_us(datetime) from '{path}'""").fetchall()
+        columns = (index[c] for c in ("name", "split", "class", "parcels", "image_checksum"))
         moments = index["datetime"].astype("datetime64[us, UTC]").astype("int64")
         same = [(n, s, c, list(p), h, x, t) for n, s, c, p, h, x, t in zip(*columns, boxes[:, 0], moments)]
         report.same("what DuckDB reads", rows, same)
@@ -130,8 +135,8 @@ class Check:
         known = chip.get("provenance", {}).get("parcels") or [chip["parcel"]]
         same("parcels", list(row.parcels), known)
         for kind in ("image", "mask"):
-            record = (getattr(row, f"{kind}_bytes"), getattr(row, f"{kind}_sha256"))
-            same(f"{kind} file", record, (chip[kind]["bytes"], chip[kind]["sha256"]))
+            record = (getattr(row, f"{kind}_bytes"), getattr(row, f"{kind}_checksum"))
+            same(f"{kind} file", record, (chip[kind]["bytes"], multihash(chip[kind])))
         with rasterio.open(self.dataset / row.image) as image:
             same("crs", pyproj.CRS(row.crs).to_epsg(), image.crs.to_epsg())
             same("transform", tuple(row.transform), tuple(image.transform)[:6])
@@ -380,7 +385,7 @@ class Check:
         same("label counts", shown, {c: int(row[f"pixels_{c}"]) for c in self.rules.colours if row[f"pixels_{c}"]})
         for asset, kind in ((image, "image"), (mask, "mask")):
             fields = asset.extra_fields
-            same(f"{kind} file", (fields["file:size"], fields["file:checksum"]), (row[f"{kind}_bytes"], "1220" + row[f"{kind}_sha256"]))
+            same(f"{kind} file", (fields["file:size"], fields["file:checksum"]), (row[f"{kind}_bytes"], row[f"{kind}_checksum"]))
         sources = [link.href for link in item.links if link.rel == "derived_from"]
         if not sources or row["item"] not in sources[0]:
             report.wrong(f"{chip}: derived_from says {sources}, not {row['item']}")

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use satellite_pipeline::adapters::dataset::file_record;
+use satellite_pipeline::domain::checksum::{Algorithm, Checksum};
 use satellite_pipeline::demo::server::DemoServer;
 use satellite_pipeline::demo::{DemoInputs, Size, prepare};
 use tempfile::TempDir;
@@ -203,13 +203,13 @@ impl World {
 }
 
 /// Hash of each image and mask by its path.
-pub type Pairs = BTreeMap<String, String>;
+pub type Pairs = BTreeMap<String, Checksum>;
 
 /// The images and masks below a dataset's directory.
 pub fn pairs(output: &Path) -> Pairs {
     let files = ["images", "masks"].into_iter().flat_map(|d| files_below(&output.join(d)));
     let name = |p: &Path| p.strip_prefix(output).unwrap().display().to_string();
-    files.map(|p| (name(&p), file_record(&fs::read(&p).unwrap()).sha256)).collect()
+    files.map(|p| (name(&p), Checksum::of(Algorithm::Sha256, &fs::read(&p).unwrap()))).collect()
 }
 
 /// Two datasets are the same, file by file and byte by byte.

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use super::fs::{FileSystem, SystemFs};
 use super::verify::manifest_files;
-use super::{Attempt, Committed, DatasetStore, StoreError, file_record, safe_key, unique};
+use super::{Attempt, Committed, DatasetStore, StoreError, safe_key, unique};
 use crate::adapters::failpoint::reach;
 use crate::domain::chip_name::is_safe_stem;
 use crate::domain::manifest::{FileRecord, MAX_BYTES, Manifest};
@@ -247,7 +247,7 @@ impl DiskStore {
         {
             return Ok(true);
         }
-        Ok(file_record(&at("reading", to, self.fs.read(to))?) == *record)
+        Ok(record.describes(&at("reading", to, self.fs.read(to))?))
     }
 
     /// Refuses names that are another chip's, before anything is committed. A crash cannot leave such names:
@@ -342,13 +342,7 @@ impl DatasetStore for DiskStore {
         Ok(attempt)
     }
 
-    fn stage(
-        &self,
-        attempt: &Attempt,
-        name: &str,
-        image: &[u8],
-        mask: &[u8],
-    ) -> Result<(FileRecord, FileRecord), StoreError> {
+    fn stage(&self, attempt: &Attempt, name: &str, image: &[u8], mask: &[u8]) -> Result<(), StoreError> {
         if !is_safe_stem(name) {
             return Err(StoreError::UnsafeName(name.to_owned()));
         }
@@ -358,8 +352,7 @@ impl DatasetStore for DiskStore {
             self.write_synced(&path, bytes).map_err(|e| self.swept(e, attempt, &dir))
         };
         write("image", image)?;
-        write("mask", mask)?;
-        Ok((file_record(image), file_record(mask)))
+        write("mask", mask)
     }
 
     fn commit(&self, attempt: &Attempt, manifest: &Manifest) -> Result<Committed, StoreError> {

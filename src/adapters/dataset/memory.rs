@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Attempt, Committed, DatasetStore, StoreError, file_record, safe_key};
+use super::{Attempt, Committed, DatasetStore, StoreError, safe_key};
 use crate::domain::chip_name::is_safe_stem;
-use crate::domain::manifest::{FileRecord, Manifest};
+use crate::domain::manifest::Manifest;
 use crate::domain::task::TaskKey;
 
 type Pair = (Vec<u8>, Vec<u8>);
@@ -77,20 +77,14 @@ impl DatasetStore for MemoryStore {
         Ok(Attempt { key: key.clone(), id, earlier })
     }
 
-    fn stage(
-        &self,
-        attempt: &Attempt,
-        name: &str,
-        image: &[u8],
-        mask: &[u8],
-    ) -> Result<(FileRecord, FileRecord), StoreError> {
+    fn stage(&self, attempt: &Attempt, name: &str, image: &[u8], mask: &[u8]) -> Result<(), StoreError> {
         if !is_safe_stem(name) {
             return Err(StoreError::UnsafeName(name.to_owned()));
         }
         let mut state = self.state();
         let (_, place) = state.staged.get_mut(&attempt.id).ok_or_else(|| StoreError::Swept(attempt.id.clone()))?;
         place.insert(name.to_owned(), (image.to_vec(), mask.to_vec()));
-        Ok((file_record(image), file_record(mask)))
+        Ok(())
     }
 
     fn commit(&self, attempt: &Attempt, manifest: &Manifest) -> Result<Committed, StoreError> {

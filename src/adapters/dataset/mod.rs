@@ -19,7 +19,8 @@ mod threshold;
 pub mod verify;
 
 use crate::domain::failure::Severity;
-use crate::domain::manifest::{FileRecord, Manifest};
+use crate::domain::checksum::hex;
+use crate::domain::manifest::Manifest;
 use crate::domain::task::{TaskKey, is_safe_run_id};
 
 /// One try at a task: its own staging place, unique over machines and restarts.
@@ -202,13 +203,7 @@ pub trait DatasetStore: Send + Sync {
     ///
     /// # Errors
     /// I/O failures, [`StoreError::UnsafeName`], [`StoreError::Swept`].
-    fn stage(
-        &self,
-        attempt: &Attempt,
-        name: &str,
-        image: &[u8],
-        mask: &[u8],
-    ) -> Result<(FileRecord, FileRecord), StoreError>;
+    fn stage(&self, attempt: &Attempt, name: &str, image: &[u8], mask: &[u8]) -> Result<(), StoreError>;
 
     /// Makes the staged files of `manifest` part of the dataset, unless another attempt already did.
     /// In every `Ok` case the task is finished and published when this returns.
@@ -250,14 +245,3 @@ fn unique() -> Result<String, StoreError> {
     Ok(hex(&bytes))
 }
 
-/// SHA-256 and length of a file's bytes.
-pub fn file_record(bytes: &[u8]) -> FileRecord {
-    use sha2::Digest as _;
-    FileRecord { bytes: bytes.len() as u64, sha256: hex(&sha2::Sha256::digest(bytes)) }
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)] as char, DIGITS[usize::from(b & 15)] as char]).collect()
-}

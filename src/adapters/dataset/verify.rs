@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::disk::DiskStore;
-use super::{StoreError, file_record};
+use super::StoreError;
 use crate::domain::manifest::{ChipRecord, FileRecord, Manifest};
 use crate::domain::task::TaskKey;
 
@@ -138,6 +138,11 @@ impl Census {
     }
 }
 
+/// What is said of a file whose bytes are not the recorded ones.
+pub(in crate::adapters::dataset) fn not_the_manifest_s(record: &FileRecord) -> String {
+    format!("its {} is not the manifest's", record.checksum.name())
+}
+
 fn check_file(key: &TaskKey, path: &Path, record: &FileRecord, quick: bool) -> Option<Finding> {
     let damaged = |why: String| Some(Finding::Damaged(key.clone(), path.to_owned(), why));
     let length = match fs::metadata(path) {
@@ -152,8 +157,8 @@ fn check_file(key: &TaskKey, path: &Path, record: &FileRecord, quick: bool) -> O
     }
     match fs::read(path) {
         Err(error) => damaged(error.to_string()),
-        Ok(bytes) if file_record(&bytes) != *record => damaged("its SHA-256 is not the manifest's".into()),
-        Ok(_) => None,
+        Ok(bytes) if record.describes(&bytes) => None,
+        Ok(_) => damaged(not_the_manifest_s(record)),
     }
 }
 

@@ -75,9 +75,9 @@ struct Columns {
     width: UInt32Builder,
     height: UInt32Builder,
     image_bytes: UInt64Builder,
-    image_sha256: StringBuilder,
+    image_checksum: StringBuilder,
     mask_bytes: UInt64Builder,
-    mask_sha256: StringBuilder,
+    mask_checksum: StringBuilder,
     task: UInt64Builder,
     worker: StringBuilder,
     run: StringBuilder,
@@ -146,9 +146,9 @@ impl<'a> IndexWriter<'a> {
         c.width.append_value(chip.grid.width);
         c.height.append_value(chip.grid.height);
         c.image_bytes.append_value(chip.image.bytes);
-        c.image_sha256.append_value(&chip.image.sha256);
+        c.image_checksum.append_value(chip.image.checksum.multihash());
         c.mask_bytes.append_value(chip.mask.bytes);
-        c.mask_sha256.append_value(&chip.mask.sha256);
+        c.mask_checksum.append_value(chip.mask.checksum.multihash());
         c.task.append_value(manifest.key.task);
         c.worker.append_value(&manifest.result.worker_id);
         c.run.append_value(&manifest.key.run);
@@ -210,9 +210,9 @@ fn fields(c: &Columns, pixels: &[(u8, UInt32Builder)]) -> Vec<Field> {
         field("width", &c.width, false),
         field("height", &c.height, false),
         field("image_bytes", &c.image_bytes, false),
-        field("image_sha256", &c.image_sha256, false),
+        field("image_checksum", &c.image_checksum, false),
         field("mask_bytes", &c.mask_bytes, false),
-        field("mask_sha256", &c.mask_sha256, false),
+        field("mask_checksum", &c.mask_checksum, false),
         field("task", &c.task, false),
         field("worker", &c.worker, false),
         field("run", &c.run, false),
@@ -257,9 +257,9 @@ fn arrays(c: &mut Columns, pixels: &mut [(u8, UInt32Builder)]) -> Vec<ArrayRef> 
         c.width.take(),
         c.height.take(),
         c.image_bytes.take(),
-        c.image_sha256.take(),
+        c.image_checksum.take(),
         c.mask_bytes.take(),
-        c.mask_sha256.take(),
+        c.mask_checksum.take(),
         c.task.take(),
         c.worker.take(),
         c.run.take(),

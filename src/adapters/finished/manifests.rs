@@ -12,7 +12,8 @@ use sha2::Digest as _;
 
 use super::FinishError;
 use crate::adapters::dataset::disk::DiskStore;
-use crate::adapters::dataset::{DatasetStore as _, StoreError, hex};
+use crate::adapters::dataset::{DatasetStore as _, StoreError};
+use crate::domain::checksum::hex;
 use crate::domain::manifest::Manifest;
 use crate::domain::task::{TaskKey, is_safe_run_id};
 

@@ -185,7 +185,7 @@ pub fn update(
                     _ => {}
                 }
             }
-            let hex = crate::adapters::dataset::hex(&bits(&wanted));
+            let hex = crate::domain::checksum::hex(&bits(&wanted));
             now.tasks.push((manifest.key.run.clone(), manifest.key.task, manifest.attempt.clone(), hex));
             Ok(())
         },
@@ -304,7 +304,7 @@ mod tests {
     fn bits_come_back() {
         let chips: Vec<bool> = (0..21).map(|i| i % 3 == 0).collect();
         let packed = bits(&chips);
-        assert_eq!(unhex(&crate::adapters::dataset::hex(&packed)), packed);
+        assert_eq!(unhex(&crate::domain::checksum::hex(&packed)), packed);
         assert_eq!((0..21).map(|at| is_set(&packed, at)).collect::<Vec<_>>(), chips);
         assert!(!is_set(&packed, 1000));
     }

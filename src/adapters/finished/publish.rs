@@ -15,7 +15,7 @@ use sha2::Digest as _;
 use super::FinishError;
 use super::pixels::STATE;
 use super::record::{Finished, Origin, RECORD, Vouched};
-use crate::adapters::dataset::hex;
+use crate::domain::checksum::hex;
 
 /// Files on their way into a directory.
 #[derive(Debug)]

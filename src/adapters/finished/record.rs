@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::FinishError;
 use super::manifests::Manifests;
-use crate::adapters::dataset::hex;
+use crate::domain::checksum::hex;
 use crate::adapters::dataset::verify::Finding;
 
 /// Name of the file.

@@ -23,7 +23,7 @@ use super::FinishError;
 use super::index::{around, label_share};
 use crate::domain::band::Band;
 use crate::domain::class_table::ClassTable;
-use crate::domain::manifest::{ChipRecord, Manifest};
+use crate::domain::manifest::{ChipRecord, FileRecord, Manifest};
 use crate::domain::split::Split;
 
 /// Directory below the dataset's.
@@ -215,22 +215,22 @@ fn image_fields(shared: &Shared<'_>, chip: &ChipRecord) -> Map<String, Value> {
     let one = json!({
         "data_type": "uint16", "nodata": 0, "scale": 0.0001, "spatial_resolution": chip.grid.res, "sampling": "area",
     });
-    let mut fields = file_fields(chip.image.bytes, &chip.image.sha256);
+    let mut fields = file_fields(&chip.image);
     fields.insert("eo:bands".to_owned(), eo_bands(shared.bands));
     fields.insert("raster:bands".to_owned(), Value::Array(vec![one; shared.bands.len()]));
     fields
 }
 
 fn mask_fields(chip: &ChipRecord) -> Map<String, Value> {
-    let mut fields = file_fields(chip.mask.bytes, &chip.mask.sha256);
+    let mut fields = file_fields(&chip.mask);
     let one = json!({ "data_type": "uint8", "nodata": 0, "spatial_resolution": chip.grid.res, "sampling": "area" });
     fields.insert("raster:bands".to_owned(), json!([one]));
     fields
 }
 
-/// Length, and the hash as a multihash: 0x12 says SHA-256, 0x20 its length.
-fn file_fields(bytes: u64, sha256: &str) -> Map<String, Value> {
-    let fields = [("file:size", json!(bytes)), ("file:checksum", json!(format!("1220{sha256}")))];
+/// Length, and the checksum as the file extension wants it.
+fn file_fields(file: &FileRecord) -> Map<String, Value> {
+    let fields = [("file:size", json!(file.bytes)), ("file:checksum", json!(file.checksum.multihash()))];
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 

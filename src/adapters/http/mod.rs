@@ -83,7 +83,7 @@ pub struct Http {
 }
 
 /// Buffers for the bodies of ranges that wait to be used again, and the largest of them, bytes.
-const SPARE_BODIES: (usize, usize) = (4, 2 << 20);
+const SPARE_BODIES: (usize, usize) = (32, 4 << 20);
 
 /// What a ranged read takes for a full answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

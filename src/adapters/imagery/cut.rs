@@ -38,14 +38,15 @@ struct Axis {
     second: Vec<(u32, f64)>,
     /// Whether every source pixel comes twice, but for one at either end, as when a 20 m band meets a 10 m grid.
     doubled: bool,
+    /// First and last source pixel used.
+    span: (u32, u32),
 }
 
 impl Axis {
     fn new(offset: f64, chip: &PixelGrid, size: u32, source_res: f64, count: u32, how: Resampling) -> Option<Self> {
         let nearest = source_index(offset, chip.res, size, source_res, count)?;
         if how == Resampling::Nearest || source_res <= chip.res {
-            let doubled = doubled(&nearest);
-            return Some(Self { first: nearest, second: Vec::new(), doubled });
+            return Some(Self::of(doubled(&nearest), nearest, Vec::new()));
         }
         let clamp = |at: f64| at.clamp(0.0, f64::from(count - 1)) as u32;
         let pairs = (0..size).map(|i| {
@@ -54,13 +55,13 @@ impl Axis {
             (clamp(low), (clamp(low + 1.0), centre - low))
         });
         let (first, second) = pairs.unzip();
-        Some(Self { first, second, doubled: false })
+        Some(Self::of(false, first, second))
     }
 
-    /// First and last source pixel used.
-    fn span(&self) -> (u32, u32) {
-        let all = self.first.iter().copied().chain(self.second.iter().map(|s| s.0));
-        all.fold((u32::MAX, 0), |(low, high), v| (low.min(v), high.max(v)))
+    fn of(doubled: bool, first: Vec<u32>, second: Vec<(u32, f64)>) -> Self {
+        let all = first.iter().copied().chain(second.iter().map(|s| s.0));
+        let span = all.fold((u32::MAX, 0), |(low, high), v| (low.min(v), high.max(v)));
+        Self { first, second, doubled, span }
     }
 }
 
@@ -79,23 +80,22 @@ impl Cut {
     }
 
     /// Numbers of the blocks of `cog` that hold the needed pixels, ascending.
-    pub fn blocks(&self, cog: &Cog) -> Vec<u32> {
-        let ((top, bottom), (left, right)) = (self.rows.span(), self.cols.span());
+    pub fn blocks(&self, cog: &Cog) -> impl Iterator<Item = u32> + use<> {
+        let ((top, bottom), (left, right)) = (self.rows.span, self.cols.span);
         let columns = left / cog.block_width..=right / cog.block_width;
+        let across = cog.across();
         (top / cog.block_height..=bottom / cog.block_height)
-            .flat_map(|down| columns.clone().map(move |across| (down, across)))
-            .map(|(down, across)| down * cog.across() + across)
-            .collect()
+            .flat_map(move |down| columns.clone().map(move |column| down * across + column))
     }
 
     /// Writes the window, row-major, into `out` (`rows * cols` samples); `None` when a block is missing
     /// from `blocks`.
     pub fn copy(&self, cog: &Cog, blocks: &HashMap<u32, Arc<Samples>>, out: &mut [u16]) -> Option<()> {
-        let rows = self.rows.span();
+        let rows = self.rows.span;
         if self.cols.second.is_empty() {
             self.copy_nearest(&Reader::new(cog, blocks, rows, &self.cols.first)?, out)
         } else {
-            let (left, right) = self.cols.span();
+            let (left, right) = self.cols.span;
             let span: Vec<u32> = (left..=right).collect();
             self.copy_bilinear(&Reader::new(cog, blocks, rows, &span)?, left, out)
         }
@@ -268,7 +268,7 @@ mod tests {
     fn cut(res: f64, chip: PixelGrid, how: Resampling) -> Vec<u16> {
         let (cog, grid, blocks) = band(res);
         let cut = Cut::new(&grid, &chip, how).unwrap();
-        let needed = cut.blocks(&cog);
+        let needed: Vec<u32> = cut.blocks(&cog).collect();
         let blocks = blocks.into_iter().filter(|(b, _)| needed.contains(b)).collect();
         let mut out = vec![0; (chip.width * chip.height) as usize];
         cut.copy(&cog, &blocks, &mut out).unwrap();

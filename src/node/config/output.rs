@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sections::given;
 use crate::adapters::dataset::s3::S3Place;
+use crate::domain::checksum::Algorithm;
 
 /// Compression of the written files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,8 @@ pub struct Output {
     pub compression: Compression,
     /// Level of the compression; not used for [`Compression::None`].
     pub compression_level: i32,
+    /// Checksums of the files in the manifests.
+    pub checksum: Algorithm,
     /// Whether to refuse a directory that holds no dataset yet.
     pub require_marker: bool,
 }

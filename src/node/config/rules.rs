@@ -343,6 +343,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     word("output.compression", &["zstd", "deflate", "none"], "\"zstd\", \"deflate\" or \"none\""),
     int("output.compression_level", 1, 22, "1 to 22 for zstd, 1 to 12 for deflate"),
+    word("output.checksum", &["xxh128", "sha256"], "\"xxh128\" or \"sha256\""),
     flag("output.require_marker"),
     txt(
         "worker.id",

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::document::{document, files};
 use super::problem;
-use crate::adapters::dataset::hex;
+use crate::domain::checksum::hex;
 use crate::node::config::Monitor;
 
 /// Longest address that is looked at, bytes.

@@ -31,10 +31,10 @@ pub use self::place::S3Place;
 use self::door::{Door, judge};
 use self::objects::Objects;
 use super::verify::Report;
-use super::{Attempt, Committed, DatasetStore, StoreError, file_record, safe_key};
+use super::{Attempt, Committed, DatasetStore, StoreError, safe_key};
 use crate::domain::chip_name::is_safe_stem;
 use crate::domain::failure::Severity;
-use crate::domain::manifest::{FileRecord, Manifest};
+use crate::domain::manifest::Manifest;
 use crate::domain::task::TaskKey;
 
 /// Threads that wait for the network, sign and hash.
@@ -224,19 +224,12 @@ impl DatasetStore for S3Store {
         self.wait(|objects| async move { objects.begin(&key).await })
     }
 
-    fn stage(
-        &self,
-        attempt: &Attempt,
-        name: &str,
-        image: &[u8],
-        mask: &[u8],
-    ) -> Result<(FileRecord, FileRecord), StoreError> {
+    fn stage(&self, attempt: &Attempt, name: &str, image: &[u8], mask: &[u8]) -> Result<(), StoreError> {
         if !is_safe_stem(name) {
             return Err(StoreError::UnsafeName(name.to_owned()));
         }
         let (attempt, name, both) = (attempt.clone(), name.to_owned(), Bytes::from([image, mask].concat()));
-        self.wait(|objects| async move { objects.stage(&attempt, &name, both).await })?;
-        Ok((file_record(image), file_record(mask)))
+        self.wait(|objects| async move { objects.stage(&attempt, &name, both).await })
     }
 
     fn commit(&self, attempt: &Attempt, manifest: &Manifest) -> Result<Committed, StoreError> {

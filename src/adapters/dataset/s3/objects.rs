@@ -24,7 +24,7 @@ use object_store::PutPayload;
 
 use super::door::Door;
 use crate::adapters::dataset::disk::{MARKER, RUN_FILE};
-use crate::adapters::dataset::{Attempt, Committed, StoreError, file_record, unique};
+use crate::adapters::dataset::{Attempt, Committed, StoreError, unique};
 use crate::adapters::failpoint::reach;
 use crate::domain::failure::Severity;
 use crate::domain::manifest::{ChipRecord, FileRecord, MAX_BYTES, Manifest};
@@ -302,7 +302,7 @@ impl Objects {
     async fn is_ours(&self, key: &str, record: &FileRecord) -> Result<(), StoreError> {
         let there = self.door.get(key, record.bytes).await;
         match there {
-            Ok(Some(bytes)) if file_record(&bytes) == *record => Ok(()),
+            Ok(Some(bytes)) if record.describes(&bytes) => Ok(()),
             Ok(Some(_)) | Err(StoreError::Damaged { .. }) => Err(StoreError::NameTaken(self.door.url(key))),
             Ok(None) => Err(StoreError::Object {
                 action: "reading",
@@ -334,7 +334,7 @@ impl Objects {
         let split = usize::try_from(chip.image.bytes).map_or(both.len(), |n| n.min(both.len()));
         let parts = [both.slice(..split), both.slice(split..)];
         for ((key, record), part) in finals(chip).into_iter().zip(parts) {
-            if file_record(&part) != record {
+            if !record.describes(&part) {
                 let why = "its bytes are not those of the task's manifest".into();
                 return Err(StoreError::Damaged { path: self.door.url(&staged), why });
             }

@@ -69,7 +69,7 @@ impl HmacContext for Keyed {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-    use crate::adapters::dataset::hex;
+    use crate::domain::checksum::hex;
 
     /// RFC 4231, test case 2, and FIPS 180-2's "abc".
     #[test]

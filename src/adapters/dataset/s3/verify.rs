@@ -11,8 +11,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::door::Door;
 use super::objects::{AT_ONCE, finals, manifest_key};
-use crate::adapters::dataset::verify::{Census, Finding, Report};
-use crate::adapters::dataset::{StoreError, file_record};
+use crate::adapters::dataset::verify::{Census, Finding, Report, not_the_manifest_s};
+use crate::adapters::dataset::StoreError;
 use crate::domain::manifest::{FileRecord, MAX_BYTES, Manifest};
 use crate::domain::task::TaskKey;
 
@@ -82,8 +82,8 @@ async fn check(
     }
     Ok(match door.get(key, record.bytes).await? {
         None => Some(Finding::Missing(task.clone(), path)),
-        Some(bytes) if file_record(&bytes) == *record => None,
-        Some(_) => Some(Finding::Damaged(task.clone(), path, "its SHA-256 is not the manifest's".into())),
+        Some(bytes) if record.describes(&bytes) => None,
+        Some(_) => Some(Finding::Damaged(task.clone(), path, not_the_manifest_s(record))),
     })
 }
 
