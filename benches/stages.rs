@@ -25,7 +25,7 @@ use satellite_pipeline::adapters::imagery::source::MemorySource;
 use satellite_pipeline::adapters::parcels::{GeoPackage, LayerChoice, OpenOptions, ParcelSource as _};
 use satellite_pipeline::demo::{Region, Size};
 use satellite_pipeline::domain::class_table::ClassTable;
-use satellite_pipeline::domain::label_index::{Label, LabelIndex};
+use satellite_pipeline::domain::label_index::{Label, LabelIndex, Placed};
 use satellite_pipeline::domain::labels::Scratch;
 use satellite_pipeline::domain::manifest::{Manifest, SCHEMA};
 use satellite_pipeline::domain::polygon::Polygon;
@@ -172,8 +172,11 @@ fn labels() -> LabelIndex {
         };
         Polygon::from_ring((0..40).map(corner))
     };
-    let label =
-        |at: u64| Label { id: at as i64, class: (1 + (at % 8) as u8).try_into().unwrap(), shape: ring(at).into() };
+    let label = |at: u64| Label {
+        id: at as i64,
+        class: (1 + (at % 8) as u8).try_into().unwrap(),
+        shape: Arc::new(Placed::new(ring(at)).unwrap()),
+    };
     LabelIndex::new((0..64).map(label).collect())
 }
 

@@ -256,8 +256,7 @@ impl Pixels {
             };
             let (verdict, heard) = oneshot::channel();
             let (files, blocks, size) = (files.clone(), held.blocks.clone(), size(&chip));
-            let window =
-                Uncut { files, blocks, cuts: cuts.clone(), size, offset, limits: self.limits, verdict };
+            let window = Uncut { files, blocks, cuts: cuts.clone(), size, offset, limits: self.limits, verdict };
             let provenance = provenance(from.widened.as_str(), &from.scene, bad, offset);
             let (fan, drawn, from) = (fan.clone(), chip.drawn.clone(), from.clone());
             slot.send(Rasterise { fan, drawn, from, window, provenance });

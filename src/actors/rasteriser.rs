@@ -26,7 +26,7 @@ use crate::domain::checksum::Algorithm;
 use crate::domain::chip_name::{NameParts, NameTemplate};
 use crate::domain::chip_tags::{Tagged, chip_tags};
 use crate::domain::failure::Failure;
-use crate::domain::label_index::{Label, LabelIndex, Mask};
+use crate::domain::label_index::{Label, LabelIndex, Mask, Placed};
 use crate::domain::labels;
 use crate::domain::manifest::{ChipRecord, FileRecord, Rejection};
 use crate::domain::parcel::Parcel;
@@ -84,7 +84,7 @@ pub struct LabelRules {
 
 /// Shapes as they are burnt, by parcel and EPSG code: a parcel at the edge of a cell shows in chips of its neighbours too.
 #[derive(Debug)]
-pub struct Prepared(Cache<(i64, u32), Option<Arc<Polygon>>, ShapeWeight>);
+pub struct Prepared(Cache<(i64, u32), Option<Arc<Placed>>, ShapeWeight>);
 
 impl Prepared {
     /// Keeps at most `bytes` of shapes.
@@ -96,9 +96,9 @@ impl Prepared {
 #[derive(Debug, Clone)]
 struct ShapeWeight;
 
-impl Weighter<(i64, u32), Option<Arc<Polygon>>> for ShapeWeight {
-    fn weight(&self, _: &(i64, u32), shape: &Option<Arc<Polygon>>) -> u64 {
-        shape.as_ref().map_or(0, |s| std::mem::size_of_val(s.points()) as u64) + 128
+impl Weighter<(i64, u32), Option<Arc<Placed>>> for ShapeWeight {
+    fn weight(&self, _: &(i64, u32), shape: &Option<Arc<Placed>>) -> u64 {
+        shape.as_ref().map_or(0, |s| std::mem::size_of_val(s.shape().points()) as u64) + 160
     }
 }
 
@@ -282,12 +282,12 @@ impl Encoding {
         Ok(LabelIndex::new(labels))
     }
 
-    /// A parcel's shape as it is burnt; `None` when an erosion leaves nothing.
-    fn prepare(&self, parcel: &Parcel, transform: &Transform) -> Result<Option<Arc<Polygon>>, CrsError> {
-        let mut shape = parcel.shape.clone();
-        transform.points_or_nan(shape.points_mut())?;
+    /// A parcel's shape as it is burnt; `None` when it has no place there, or an erosion leaves nothing.
+    fn prepare(&self, parcel: &Parcel, transform: &Transform) -> Result<Option<Arc<Placed>>, CrsError> {
+        let mut shape = Polygon::clone(&parcel.shape);
+        transform.shape_or_nan(shape.points_mut())?;
         let whole = self.labels.erode_m <= 0.0;
         let shape = if whole { Some(shape) } else { shapes::eroded(&shape, self.labels.erode_m) };
-        Ok(shape.map(Arc::new))
+        Ok(shape.and_then(Placed::new).map(Arc::new))
     }
 }

@@ -25,6 +25,7 @@ use crate::domain::classes::ClassId;
 use crate::domain::failure::Failure;
 use crate::domain::manifest::Rejection;
 use crate::domain::parcel::Parcel;
+use crate::domain::polygon::Polygon;
 use crate::domain::quota::QUOTA;
 use crate::domain::result::Status;
 use crate::domain::sampling::is_drawn;
@@ -227,7 +228,7 @@ fn mend(parcels: &mut Vec<Parcel>, rules: ParcelRules, valid: &Valid) -> Unfit {
         }
         let mended = if rules.repair { shapes::repaired(&parcel.shape) } else { None };
         match mended {
-            Some(shape) => parcel.shape = shape,
+            Some(shape) => parcel.shape = Arc::new(shape),
             None => {
                 unfit.insert(parcel.id, ("invalid_geometry", "its rings cross, or enclose nothing".to_owned()));
             }
@@ -240,8 +241,8 @@ fn mend(parcels: &mut Vec<Parcel>, rules: ParcelRules, valid: &Valid) -> Unfit {
 /// Square metres in the parcel's UTM zone; `None` when it has no place there.
 fn area(parcel: &Parcel, crs: &Crs) -> Option<f64> {
     let to_zone = Transform::new(crs, &Crs::epsg(utm::epsg(parcel.lonlat)).ok()?).ok()?;
-    let mut shape = parcel.shape.clone();
-    to_zone.points_or_nan(shape.points_mut()).ok()?;
+    let mut shape = Polygon::clone(&parcel.shape);
+    to_zone.shape_or_nan(shape.points_mut()).ok()?;
     Some(shape.area()).filter(|area| area.is_finite())
 }
 

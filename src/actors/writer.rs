@@ -80,13 +80,7 @@ impl Writer {
     }
 
     /// Puts a chip's files into the task's staging place.
-    async fn stage(
-        &self,
-        fan: &Fan,
-        name: &str,
-        image: Arc<Lent<u8>>,
-        mask: Arc<Vec<u8>>,
-    ) -> Result<(), GiveUp> {
+    async fn stage(&self, fan: &Fan, name: &str, image: Arc<Lent<u8>>, mask: Arc<Vec<u8>>) -> Result<(), GiveUp> {
         let cancel = &fan.job().cancel;
         let attempt = fan.job().ticket.attempt().ok_or_else(|| GiveUp::Failed(no_attempt()))?;
         let put = || {

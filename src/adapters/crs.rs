@@ -2,9 +2,10 @@
 //!
 //! Units: those of the two CRSs. Axes are always x then y, that is easting, northing or longitude, latitude,
 //! whatever order the authority declares.
-//! Contract: every point is transformed on its own. GDAL chooses among several datum operations by the mean
-//! of the points of a call, so a batch could move a point differently than the point alone; master and worker
-//! must agree to the bit. Datum grids are never fetched: PROJ's network access is off by default, and an
+//! Contract: points are transformed each on its own, shapes each as a whole. GDAL chooses among several datum operations
+//! by the mean of the points of a call, so a batch could move a point differently than the point alone, and master and
+//! worker must agree to the bit on where a parcel is; a shape that is moved as a whole does not tear where operations meet.
+//! Datum grids are never fetched: PROJ's network access is off by default, and an
 //! environment that turns it on is refused, because machines with and without the grid would disagree.
 //! Trap: GDAL's handles belong to the thread that made them. They live in a small cache per thread; a
 //! [`Transform`] is only the pair of names and may go anywhere.
@@ -222,6 +223,29 @@ impl Transform {
     /// When the transformation itself cannot be made.
     pub fn points_or_nan(&self, points: &mut [[f64; 2]]) -> Result<(), CrsError> {
         self.try_points(points, |_, _| Ok([f64::NAN; 2]))
+    }
+
+    /// Moves the points of one shape, all by the same operation, in place; those without a place in the target CRS become
+    /// NaN. Several times as fast as point by point, and two shapes with the same points come out the same.
+    ///
+    /// # Errors
+    /// When the transformation itself cannot be made.
+    pub fn shape_or_nan(&self, points: &mut [[f64; 2]]) -> Result<(), CrsError> {
+        if self.is_identity() || points.iter().any(|p| !finite(*p)) {
+            return self.points_or_nan(points);
+        }
+        let (mut xs, mut ys): (Vec<f64>, Vec<f64>) = points.iter().map(|[x, y]| (*x, *y)).unzip();
+        match self.with_handle(|handle| handle.transform_coords(&mut xs, &mut ys, &mut []).is_ok())? {
+            true => {
+                for (point, moved) in points.iter_mut().zip(xs.into_iter().zip(ys)) {
+                    let moved = [moved.0, moved.1];
+                    *point = if finite(moved) { moved } else { [f64::NAN; 2] };
+                }
+                Ok(())
+            }
+            // One of them has no place.
+            false => self.points_or_nan(points),
+        }
     }
 
     fn try_points(

@@ -11,8 +11,28 @@ use rstar::{AABB, RTree};
 
 use super::classes::ClassId;
 use super::labels::{Scratch, burn, counts};
-use super::polygon::Polygon;
+use super::polygon::{Envelope, Polygon};
 use super::scene::PixelGrid;
+
+/// A shape that has a place, with its box.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placed {
+    shape: Polygon,
+    bounds: Envelope,
+}
+
+impl Placed {
+    /// `None` for a shape with a point that is nowhere, or with none.
+    pub fn new(shape: Polygon) -> Option<Self> {
+        let bounds = shape.envelope()?;
+        shape.points().iter().flatten().all(|v| v.is_finite()).then_some(Self { shape, bounds })
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> &Polygon {
+        &self.shape
+    }
+}
 
 /// A labelled shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,7 +42,7 @@ pub struct Label {
     /// Value in the mask.
     pub class: ClassId,
     /// Shape in the scene's CRS.
-    pub shape: Arc<Polygon>,
+    pub shape: Arc<Placed>,
 }
 
 /// What was burnt into a window.
@@ -44,13 +64,12 @@ pub struct LabelIndex {
 }
 
 impl LabelIndex {
-    /// Indexes labels; a shape with a point that is nowhere is left out whole.
+    /// Indexes labels.
     pub fn new(mut labels: Vec<Label>) -> Self {
         labels.sort_by_key(|l| l.id);
-        let boxes = labels.iter().zip(0..).filter_map(|(label, at)| {
-            let [x0, y0, x1, y1] = label.shape.envelope()?;
-            let finite = label.shape.points().iter().flatten().all(|v| v.is_finite());
-            finite.then(|| GeomWithData::new(Rectangle::from_corners([x0, y0], [x1, y1]), at))
+        let boxes = labels.iter().zip(0..).map(|(label, at)| {
+            let [x0, y0, x1, y1] = label.shape.bounds;
+            GeomWithData::new(Rectangle::from_corners([x0, y0], [x1, y1]), at)
         });
         let tree = RTree::bulk_load(boxes.collect());
         Self { labels, tree }
@@ -71,7 +90,7 @@ impl LabelIndex {
         let (mut parcels, mut used) = (Vec::new(), BTreeSet::from([unlabelled]));
         for at in self.met(grid) {
             let label = &self.labels[at as usize];
-            if burn(&mut values, grid, &label.shape, label.class.get(), scratch) {
+            if burn(&mut values, grid, label.shape.shape(), label.class.get(), scratch) {
                 parcels.push(label.id);
                 used.insert(label.class.get());
             }
@@ -87,12 +106,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shape_with_a_point_nowhere_is_left_out_whole() {
+    fn a_shape_with_a_point_nowhere_is_no_label() {
         let grid = PixelGrid { x0: 0.0, y0: 0.0, res: 10.0, width: 4, height: 4 };
-        let shape = Polygon::from_ring([[0.0, 0.0], [40.0, 0.0], [f64::NAN, -20.0], [40.0, -40.0], [0.0, -40.0]]);
-        let index = LabelIndex::new(vec![Label { id: 1, class: 3.try_into().unwrap(), shape: Arc::new(shape) }]);
+        for nowhere in [f64::NAN, f64::INFINITY] {
+            let ring = [[0.0, 0.0], [40.0, 0.0], [nowhere, -20.0], [40.0, -40.0], [0.0, -40.0]];
+            assert_eq!(Placed::new(Polygon::from_ring(ring)), None);
+        }
+        assert_eq!(Placed::new(Polygon::default()), None);
         for unlabelled in [0, 255] {
-            let mask = index.mask(&grid, unlabelled, &mut Scratch::default());
+            let mask = LabelIndex::new(Vec::new()).mask(&grid, unlabelled, &mut Scratch::default());
             assert_eq!((mask.values, mask.parcels), (vec![unlabelled; 16], vec![]));
             assert_eq!(mask.pixels, [(unlabelled, 16)]);
         }
@@ -104,7 +126,7 @@ mod tests {
         let label = |id, class: u8, x0: f64, x1: f64| Label {
             id,
             class: class.try_into().unwrap(),
-            shape: Arc::new(Polygon::from_ring([[x0, 5.0], [x1, 5.0], [x1, -15.0], [x0, -15.0]])),
+            shape: Arc::new(Placed::new(Polygon::from_ring([[x0, 5.0], [x1, 5.0], [x1, -15.0], [x0, -15.0]])).unwrap()),
         };
         let (a, b, far) = (label(1, 3, 0.0, 30.0), label(2, 5, 20.0, 40.0), label(3, 8, 900.0, 990.0));
         for labels in [vec![a.clone(), b.clone(), far.clone()], vec![far, b, a]] {

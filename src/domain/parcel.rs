@@ -18,8 +18,8 @@ pub struct Parcel {
     pub id: i64,
     /// Class by the class table; `None` when excluded or unknown.
     pub class: Option<ClassId>,
-    /// Rings, parcels' CRS.
-    pub shape: Polygon,
+    /// Rings, parcels' CRS; shared, because neighbouring cells see the same parcels.
+    pub shape: Arc<Polygon>,
     /// Representative point, parcels' CRS.
     pub point: [f64; 2],
     /// Representative point, `[lon, lat]` degrees.

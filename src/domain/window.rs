@@ -65,14 +65,12 @@ impl PixelGrid {
 /// (nearest neighbour): `offset` is the distance from the source grid's first edge to the window's
 /// first edge, in metres, positive inwards; `None` when any centre falls outside `0..count`.
 pub fn source_index(offset: f64, res: f64, size: u32, source_res: f64, count: u32) -> Option<Vec<u32>> {
-    (0..size)
-        .map(|i| {
-            let centre = offset + (f64::from(i) + 0.5) * res;
-            let at = centre / source_res;
-            // For what is not negative, a conversion is the floor.
-            (at >= 0.0 && at < f64::from(count)).then_some(at as u32)
-        })
-        .collect()
+    let at = |i: u32| (offset + (f64::from(i) + 0.5) * res) / source_res;
+    // What lies between the first and the last is inside when they are.
+    let inside = |i: u32| (0.0..f64::from(count)).contains(&at(i));
+    let last = size.checked_sub(1);
+    // For what is not negative, a conversion is the floor.
+    last.is_none_or(|last| inside(0) && inside(last)).then(|| (0..size).map(|i| at(i) as u32).collect())
 }
 
 #[cfg(test)]

@@ -92,16 +92,17 @@ impl Bed {
             block_width: SIZE,
             block_height: SIZE,
             strips: false,
-            blocks: vec![0..0],
+            blocks: std::iter::once(0..0).collect(),
             grid: Some(place),
             epsg: Some(self.scene.epsg),
         };
         let size = (SIZE * SIZE) as usize;
         let block = HashMap::from([(0, Arc::new(Samples::U16(vec![dn; size])))]);
+        let cut = Arc::new(Cut::new(&place, &place, Resampling::Nearest).unwrap());
         let window = Uncut {
             files: vec![(Arc::new(cog), place); BANDS.len()],
             blocks: Arc::new(vec![block; BANDS.len()]),
-            cuts: vec![Arc::new(Cut::new(&place, &place, Resampling::Nearest).unwrap()); BANDS.len()],
+            cuts: BANDS.map(|_| cut.clone()).to_vec(),
             size,
             offset: Offset { subtract: 0, rule: "flag" },
             limits: Limits { bad: 0.05, nodata: 0.0, suspect: 0.0 },

@@ -251,7 +251,7 @@ fn an_invalid_shape_is_mended_or_its_parcel_left_out() {
         let mended = given(&mut stage, rows.clone(), PLAIN, CELL).await;
         let shape = &mended.parcels.iter().find(|p| p.id == 41).unwrap().shape;
         assert!(mended.job.left_out.is_empty() && mended.drawn.iter().any(|d| d.parcel == 41));
-        assert!(*shape != raw && shape.rings().count() == 2, "{shape:?}");
+        assert!(**shape != raw && shape.rings().count() == 2, "{shape:?}");
 
         let strict = given(&mut stage, rows, ParcelRules { repair: false, ..PLAIN }, CELL).await;
         assert!(strict.parcels.iter().all(|p| p.id != 41) && strict.drawn.len() == 40);

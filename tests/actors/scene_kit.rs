@@ -4,6 +4,7 @@
 //! B11 has half as many. Units: metres, DN. Trap: hrefs are `mem:ITEM/BAND`, and nothing but [`files`] and [`clouded`] knows them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::{TimeZone, Utc};
 use gdal::DriverManager;
@@ -127,5 +128,11 @@ pub(crate) fn parcel(id: i64, [lon, lat]: [f64; 2], side: f64) -> Parcel {
     let (dx, dy) = (side / 2.0 / 83_000.0, side / 2.0 / 111_000.0);
     let ring =
         [[lon - dx, lat - dy], [lon + dx, lat - dy], [lon + dx, lat + dy], [lon - dx, lat + dy], [lon - dx, lat - dy]];
-    Parcel { id, class: Some(class(5)), shape: Polygon::from_ring(ring), point: [lon, lat], lonlat: [lon, lat] }
+    Parcel {
+        id,
+        class: Some(class(5)),
+        shape: Arc::new(Polygon::from_ring(ring)),
+        point: [lon, lat],
+        lonlat: [lon, lat],
+    }
 }

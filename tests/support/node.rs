@@ -15,9 +15,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use satellite_pipeline::domain::checksum::{Algorithm, Checksum};
 use satellite_pipeline::demo::server::DemoServer;
 use satellite_pipeline::demo::{DemoInputs, Size, prepare};
+use satellite_pipeline::domain::checksum::{Algorithm, Checksum};
 use tempfile::TempDir;
 
 /// Longest a node may take, in a dev build on a busy machine.

@@ -18,8 +18,8 @@ pub mod s3;
 mod threshold;
 pub mod verify;
 
-use crate::domain::failure::Severity;
 use crate::domain::checksum::hex;
+use crate::domain::failure::Severity;
 use crate::domain::manifest::Manifest;
 use crate::domain::task::{TaskKey, is_safe_run_id};
 
@@ -244,4 +244,3 @@ fn unique() -> Result<String, StoreError> {
     })?;
     Ok(hex(&bytes))
 }
-

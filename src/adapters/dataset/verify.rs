@@ -10,8 +10,8 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::disk::DiskStore;
 use super::StoreError;
+use super::disk::DiskStore;
 use crate::domain::manifest::{ChipRecord, FileRecord, Manifest};
 use crate::domain::task::TaskKey;
 

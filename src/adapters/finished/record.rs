@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::FinishError;
 use super::manifests::Manifests;
-use crate::domain::checksum::hex;
 use crate::adapters::dataset::verify::Finding;
+use crate::domain::checksum::hex;
 
 /// Name of the file.
 pub const RECORD: &str = ".finished.json";

@@ -82,7 +82,8 @@ pub struct Http {
     bodies: Spares<u8>,
 }
 
-/// Buffers for the bodies of ranges that wait to be used again, and the largest of them, bytes.
+/// Buffers for the bodies of ranges that wait to be used again, and the largest of them, bytes. With those in use they are
+/// as many as were in use at once: nobody makes one while another waits.
 const SPARE_BODIES: (usize, usize) = (32, 4 << 20);
 
 /// What a ranged read takes for a full answer.

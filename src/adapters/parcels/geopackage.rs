@@ -1,7 +1,8 @@
 //! Parcels in a GeoPackage file, by SQLite alone.
 //!
 //! Contract: `Send + Sync`; every caller works on a connection of its own, taken from a shelf and put back, so
-//! there are as many as there were callers at the same time.
+//! there are as many as there were callers at the same time. Parcels that a cell has shown are remembered by their ids, up
+//! to 4 MiB: whoever opens the file reads one state of it.
 //! Trap: without a usable R-tree in the file the first [`ParcelSource::cell`] reads the whole table to make one
 //! in memory: 0.6 us and 110 bytes per row.
 
@@ -9,6 +10,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use rusqlite::{Connection, Row};
 
 use super::gather::Gather;
@@ -61,6 +64,22 @@ pub struct GeoPackage {
     places: Places,
     finder: Finder,
     shelf: Mutex<Vec<Reader>>,
+    known: Known,
+}
+
+/// Parcels of cells that were read, by id: those around a cell's edges are read again for its neighbours.
+type Known = Cache<i64, Parcel, ParcelWeight>;
+
+/// How much of them is kept, bytes.
+const KNOWN_BYTES: u64 = 4 << 20;
+
+#[derive(Debug, Clone)]
+struct ParcelWeight;
+
+impl Weighter<i64, Parcel> for ParcelWeight {
+    fn weight(&self, _: &i64, parcel: &Parcel) -> u64 {
+        (size_of_val(parcel.shape.points()) + size_of::<Parcel>()) as u64 + 128
+    }
 }
 
 impl GeoPackage {
@@ -82,7 +101,8 @@ impl GeoPackage {
         };
         let reader = Reader { db, labeller: Labeller::new(Arc::clone(&classes)) };
         let shelf = Mutex::new(vec![reader]);
-        Ok(Self { path: path.to_owned(), options, classes, layer, places, finder, shelf })
+        let known = Cache::with_weighter((KNOWN_BYTES / 512) as usize, KNOWN_BYTES, ParcelWeight);
+        Ok(Self { path: path.to_owned(), options, classes, layer, places, finder, shelf, known })
     }
 
     /// Whether cells are found by the file's own R-tree.
@@ -196,14 +216,19 @@ impl ParcelSource for GeoPackage {
             let mut gather = Gather::new(area);
             let mut shape = Polygon::default();
             self.rows_near(db, area, &mut |row| {
+                let id = row.get(0)?;
+                if let Some(known) = self.known.get(&id) {
+                    gather.add_known(known);
+                    return Ok(());
+                }
                 let Ok(bytes) = query::geometry(row)? else { return Ok(()) };
                 if blob::parse(bytes, &mut shape).is_ok() {
-                    let (id, code, name) = (row.get(0)?, row.get_ref(2)?, row.get_ref(3)?);
+                    let (code, name) = (row.get_ref(2)?, row.get_ref(3)?);
                     gather.add(id, &mut shape, || labeller.classify(code, || name).class());
                 }
                 Ok(())
             })?;
-            gather.finish(&self.places, bbox)
+            gather.finish(&self.places, bbox, |parcel| self.known.insert(parcel.id, parcel.clone()))
         })
     }
 }

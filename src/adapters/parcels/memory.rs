@@ -112,6 +112,6 @@ impl ParcelSource for MemoryParcels {
                 gather.add(row.id, &mut shape.clone(), class);
             }
         }
-        gather.finish(&self.places, bbox)
+        gather.finish(&self.places, bbox, |_| ())
     }
 }

@@ -11,8 +11,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::door::Door;
 use super::objects::{AT_ONCE, finals, manifest_key};
-use crate::adapters::dataset::verify::{Census, Finding, Report, not_the_manifest_s};
 use crate::adapters::dataset::StoreError;
+use crate::adapters::dataset::verify::{Census, Finding, Report, not_the_manifest_s};
 use crate::domain::manifest::{FileRecord, MAX_BYTES, Manifest};
 use crate::domain::task::TaskKey;
 
