@@ -23,15 +23,18 @@ use satellite_pipeline::adapters::imagery::cut::{Cut, Resampling};
 use satellite_pipeline::adapters::imagery::header::{Codec, Cog};
 use satellite_pipeline::adapters::imagery::source::MemorySource;
 use satellite_pipeline::adapters::parcels::{GeoPackage, LayerChoice, OpenOptions, ParcelSource as _};
+use satellite_pipeline::adapters::shapes;
 use satellite_pipeline::demo::{Region, Size};
+use satellite_pipeline::domain::checksum::Algorithm;
 use satellite_pipeline::domain::class_table::ClassTable;
 use satellite_pipeline::domain::label_index::{Label, LabelIndex, Placed};
 use satellite_pipeline::domain::labels::Scratch;
-use satellite_pipeline::domain::manifest::{Manifest, SCHEMA};
+use satellite_pipeline::domain::manifest::{FileRecord, Manifest, SCHEMA};
 use satellite_pipeline::domain::polygon::Polygon;
 use satellite_pipeline::domain::result::{Status, TaskResult};
 use satellite_pipeline::domain::sampling::splitmix64;
 use satellite_pipeline::domain::scene::PixelGrid;
+use satellite_pipeline::domain::scl::BadClasses;
 use satellite_pipeline::domain::task::{Task, TaskKey};
 use satellite_pipeline::node::parts::CLASSES_CSV;
 
@@ -161,13 +164,13 @@ fn cut_20m_bilinear(bencher: Bencher) {
     cut(bencher, 20.0, Resampling::Bilinear);
 }
 
-/// 64 parcels of some 9 ha and 40 corners, all in the window.
-fn labels() -> LabelIndex {
+/// 64 parcels of some 9 ha and 40 corners, all in the window; another number gives other ones.
+fn labels(number: u64) -> LabelIndex {
     let ring = |at: u64| {
         let (x, y) = (X0 + 160.0 + (at % 8) as f64 * 320.0, Y0 - 160.0 - (at / 8) as f64 * 320.0);
         let corner = move |k: u64| {
             let angle = k as f64 / 40.0 * std::f64::consts::TAU;
-            let reach = 150.0 + (splitmix64(at * 64 + k) % 20) as f64;
+            let reach = 150.0 + (splitmix64((number * 64 + at) * 64 + k) % 20) as f64;
             [x + reach * angle.cos(), y + reach * angle.sin()]
         };
         Polygon::from_ring((0..40).map(corner))
@@ -184,9 +187,43 @@ const CHIP: PixelGrid = PixelGrid { x0: X0, y0: Y0, res: 10.0, width: 256, heigh
 
 #[divan::bench]
 fn rasterise_64_parcels(bencher: Bencher) {
-    let labels = labels();
-    let mut scratch = Scratch::default();
-    bencher.bench_local(|| labels.mask(&CHIP, 0, &mut scratch));
+    // Never the same twice in a row: a processor learns the branches of shapes that it has just seen.
+    let chips: Vec<LabelIndex> = (0..100).map(labels).collect();
+    let (mut chips, mut scratch) = (chips.iter().cycle(), Scratch::default());
+    bencher.bench_local(|| chips.next().map(|labels| labels.mask(&CHIP, 0, &mut scratch)));
+}
+
+/// A parcel of 20 corners: plain to see, or with a hole, which GEOS is asked about.
+#[divan::bench(args = ["plain", "with a hole"])]
+fn parcel_is_valid(bencher: Bencher, kind: &str) {
+    let ring = |reach: f64| {
+        (0..20)
+            .map(move |k| f64::from(k) / 20.0 * std::f64::consts::TAU)
+            .map(move |a| [reach * a.cos(), reach * a.sin()])
+    };
+    let mut shape = Polygon::from_ring(ring(200.0));
+    if kind != "plain" {
+        shape.push_ring(ring(20.0), true);
+    }
+    bencher.bench_local(|| assert!(shapes::is_valid(&shape)));
+}
+
+/// Of an encoded image.
+#[divan::bench(args = [Algorithm::Xxh128, Algorithm::Sha256])]
+fn checksum(bencher: Bencher, algorithm: Algorithm) {
+    let place = Place { grid: &CHIP, epsg: 32630 };
+    let mut image = Vec::new();
+    encode_image(place, &BANDS, &[], &chip(), Compression::Zstd(1), &mut image).unwrap();
+    bencher.bench_local(|| FileRecord::of(algorithm, &image));
+}
+
+/// Classes of a chip on a 20 m classification.
+#[divan::bench]
+fn look_at_classes(bencher: Bencher) {
+    let bad = BadClasses::new([0, 1, 3, 8, 9, 10, 11]);
+    let class = |i: usize| 4 + (splitmix64((i / 512 * 128 + i % 256 / 2) as u64 / 25) % 3) as u16;
+    let classes: Vec<u16> = (0..256 * 256).map(class).collect();
+    bencher.bench_local(|| bad.look(&classes, 256));
 }
 
 const CODECS: [(&str, Compression); 5] = [
@@ -218,7 +255,7 @@ fn encode_image_10_bands(bencher: Bencher, codec: &str) {
 
 #[divan::bench]
 fn encode_mask_zstd_1(bencher: Bencher) {
-    let mask = labels().mask(&CHIP, 0, &mut Scratch::default()).values;
+    let mask = labels(0).mask(&CHIP, 0, &mut Scratch::default()).values;
     let place = Place { grid: &CHIP, epsg: 32630 };
     let plain = MaskLook { palette: [[9; 3]; 256], names: Vec::new(), nodata: 0 };
     bencher.bench_local(|| encode_mask(place, &plain, &[], &mask, Compression::Zstd(1)).unwrap());

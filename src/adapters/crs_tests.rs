@@ -42,6 +42,26 @@ fn a_point_moves_the_same_alone_as_in_company() {
 }
 
 #[test]
+fn a_shape_moves_as_its_points_do_and_a_point_nowhere_stays_one_point() {
+    let t = Transform::new(&crs(4258), &crs(32630)).unwrap();
+    let ring: Vec<[f64; 2]> = (0..50).map(|i| [-3.0 + f64::from(i) * 1e-4, 40.0 + f64::from(i % 7) * 1e-4]).collect();
+    let (mut alone, mut whole) = (ring.clone(), ring.clone());
+    t.points(&mut alone).unwrap();
+    t.shape_or_nan(&mut whole).unwrap();
+    assert_eq!(whole, alone);
+    for nowhere in [[f64::NAN, 40.0], [-3.0, 2000.0]] {
+        let mut holed = ring.clone();
+        holed[7] = nowhere;
+        t.shape_or_nan(&mut holed).unwrap();
+        assert!(holed[7].iter().all(|v| v.is_nan()));
+        assert_eq!((&holed[..7], &holed[8..]), (&alone[..7], &alone[8..]));
+    }
+    let mut same = ring.clone();
+    Transform::new(&crs(4258), &crs(4258)).unwrap().shape_or_nan(&mut same).unwrap();
+    assert_eq!(same, ring);
+}
+
+#[test]
 fn the_same_crs_costs_and_changes_nothing() {
     let t = Transform::new(&crs(32630), &crs(32630)).unwrap();
     assert!(t.is_identity());

@@ -19,8 +19,7 @@ const BARE_HEADER: [u8; 8] = [b'G', b'P', 0, 1, 0, 0, 0, 0];
 /// Points per quarter of the arcs that an erosion draws.
 const ARC_POINTS: u32 = 8;
 
-/// Whether a shape is valid; one that GEOS cannot read is not. It is asked about what is not plain to see, which costs a
-/// tenth.
+/// Whether a shape is valid; one that GEOS cannot read is not. It is asked about what is not plain to see.
 pub fn is_valid(shape: &Polygon) -> bool {
     is_plainly_simple(shape) || geos_calls_valid(shape)
 }

@@ -2,7 +2,7 @@
 //!
 //! Contract: [`Algorithm::Xxh128`] is XXH3 with 128 bits and seed 0, in the order of its specification (most significant
 //! byte first), as `xxhsum -H2` prints it; it notices every damage and is no protection against forgery.
-//! [`Algorithm::Sha256`] is that too, for fourteen times the time. A record says which one it has, so datasets may hold
+//! [`Algorithm::Sha256`] is that too, for some thirty times the time. A record says which one it has, so datasets may hold
 //! both. Units: lower-case hex. Trap: nothing here compares lengths; [`super::manifest::FileRecord`] does.
 
 use serde::{Deserialize, Serialize};
