@@ -227,10 +227,7 @@ impl Pixels {
                 }
             };
             reach("pixels.after");
-            if let Err(error) = self.cut(fan, (&files, held), offset, now, waiting).await {
-                waiting.extend(ready.into_iter().map(|r| r.chip));
-                return Err(error);
-            }
+            self.cut(fan, (&files, held), offset, now, waiting).await;
         }
         Ok(())
     }
@@ -243,7 +240,7 @@ impl Pixels {
         offset: Offset,
         batch: Vec<Ready>,
         waiting: &mut Vec<ChipPlan>,
-    ) -> Result<(), GiveUp> {
+    ) {
         let mut sent = Vec::with_capacity(batch.len());
         // One batch after the other: its chips share blocks, which are warm then.
         let turn = self.turn.lock().await;
@@ -263,24 +260,19 @@ impl Pixels {
             sent.push((chip, cuts, heard));
         }
         drop(turn);
-        let mut panicked = false;
         for (mut chip, cuts, heard) in sent {
             match (heard.await, chip.choice.want()) {
-                (Ok(Verdict::Taken), _) => continue,
+                // Without a verdict the rasteriser has panicked: the chip vanishes, and its task is lost.
+                (Ok(Verdict::Taken) | Err(_), _) => continue,
                 (Ok(Verdict::Refused(refused)), Some(want)) => {
                     let detail = refused.detail(&want.candidate().scene.id);
                     chip.refuse(refused.reason(), detail);
                 }
                 (Ok(_), _) => chip.refuse("unreadable", held.why(files, &cuts)),
-                (Err(_), _) => panicked = true,
             }
             waiting.push(chip);
         }
         tracing::debug!(item = ?files.first().map(|(cog, _)| &cog.href), "windows cut");
-        match panicked {
-            true => Err(GiveUp::Failed(Failure::fatal("pixels", "cutting a window panicked"))),
-            false => Ok(()),
-        }
     }
 
     /// The files of some bands; `None` when they are no use, and then the chips are in `waiting` again.

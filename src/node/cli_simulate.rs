@@ -93,10 +93,10 @@ pub struct Simulate {
     #[arg(long, value_name = "MS", default_value_t = 2.4, value_parser = positive)]
     pub decode_ms: f64,
     /// Core time to cut a chip, ms
-    #[arg(long, value_name = "MS", default_value_t = 0.5, value_parser = positive)]
+    #[arg(long, value_name = "MS", default_value_t = 0.3, value_parser = positive)]
     pub cut_ms: f64,
     /// Core time for a chip's mask, encoding, checksums and system calls, ms
-    #[arg(long, value_name = "MS", default_value_t = 4.5, value_parser = positive)]
+    #[arg(long, value_name = "MS", default_value_t = 2.1, value_parser = positive)]
     pub encode_ms: f64,
     /// Time to write and sync a chip on an idle output, ms
     #[arg(long, value_name = "MS", default_value_t = 4.0, value_parser = positive)]
