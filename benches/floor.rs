@@ -1,13 +1,14 @@
-//! The floor under the worker: a bare loop over a finished dataset's chips, on one thread.
+//! The floor under the worker: a bare loop over a finished dataset's chips.
 //!
 //! ```text
-//! floor DATASET OUT SCENE_DIR zstd:1|deflate:N|none
+//! floor DATASET OUT SCENE_DIR zstd:1|deflate:N|none [THREADS]
 //! ```
 //!
 //! Contract: reads each needed block once from the local file, decodes it once, cuts each chip once, encodes image
 //! and mask once with the worker's own codecs, and writes both files once, to OUT, without syncing. The image files must
-//! come out byte for byte as the dataset's, or it panics. One line of JSON: CPU seconds of this thread per step,
-//! bytes and blocks. OUT must not exist. Trap: masks and tags are taken from the dataset, so
+//! come out byte for byte as the dataset's, or it panics. Each of THREADS (1) takes its share of the blocks, and then of the
+//! chips; more than one shows what the same work costs when every core is at it. One line of JSON: CPU seconds per step,
+//! summed up over the threads, bytes and blocks. OUT must not exist. Trap: masks and tags are taken from the dataset, so
 //! rasterising is not in the floor.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
@@ -95,6 +96,14 @@ struct Steps {
 }
 
 impl Steps {
+    fn add(&mut self, other: &Self) {
+        self.read += other.read;
+        self.decode += other.decode;
+        self.cut += other.cut;
+        self.encode += other.encode;
+        self.write += other.write;
+    }
+
     fn total(&self) -> f64 {
         self.read + self.decode + self.cut + self.encode + self.write
     }
@@ -102,10 +111,11 @@ impl Steps {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let [dataset, out, scene, codec] = &args[..] else {
+    let [dataset, out, scene, codec, threads @ ..] = &args[..] else {
         eprintln!("floor: nothing to do without DATASET OUT SCENE_DIR CODEC; scripts/bench gives them");
         return;
     };
+    let threads = threads.first().map_or(1, |n| n.parse().unwrap());
     let (dataset, out, scene) = (Path::new(dataset), Path::new(out), Path::new(scene));
     let compression = parse(codec);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -115,7 +125,7 @@ fn main() {
     let needed: Vec<BTreeSet<u32>> =
         (cogs.iter().enumerate()).map(|(b, cog)| jobs.iter().flat_map(|j| j.cuts[b].blocks(cog)).collect()).collect();
     std::fs::create_dir(out).unwrap();
-    let s = make(&cogs, &needed, &jobs, compression, out);
+    let s = make(&cogs, &needed, &jobs, compression, out, threads);
     check(dataset, out, &jobs);
     let ranges = || cogs.iter().zip(&needed).flat_map(|(c, n)| n.iter().map(|i| &c.blocks[*i as usize]));
     println!(
@@ -159,42 +169,87 @@ fn jobs(dataset: &Path, cogs: &[Cog]) -> Vec<Job> {
 }
 
 /// One run over everything.
-fn make(cogs: &[Cog], needed: &[BTreeSet<u32>], jobs: &[Job], compression: Compression, out: &Path) -> Steps {
+fn make(
+    cogs: &[Cog],
+    needed: &[BTreeSet<u32>],
+    jobs: &[Job],
+    compression: Compression,
+    out: &Path,
+    threads: usize,
+) -> Steps {
+    let blocks: Vec<(usize, u32)> =
+        needed.iter().enumerate().flat_map(|(band, n)| n.iter().map(move |i| (band, *i))).collect();
+    let mut held: Vec<HashMap<u32, Arc<Samples>>> = vec![HashMap::new(); cogs.len()];
     let mut steps = Steps::default();
-    let mut at = meter::thread_cpu();
-    let mut lap = |sum: &mut f64| {
-        let now = meter::thread_cpu();
-        *sum += now - std::mem::replace(&mut at, now);
-    };
-    let mut held: Vec<HashMap<u32, Arc<Samples>>> = Vec::new();
-    for (cog, blocks) in cogs.iter().zip(needed) {
-        let file = File::open(&cog.href).unwrap();
-        let mut band = HashMap::new();
-        for index in blocks {
-            let raw = pread(&file, &cog.blocks[*index as usize]);
-            lap(&mut steps.read);
-            band.insert(*index, Arc::new(block::decode(cog, *index, &raw).unwrap()));
-            lap(&mut steps.decode);
-        }
-        held.push(band);
+    for (decoded, took) in share(threads, |thread| decode(cogs, blocks.iter().skip(thread).step_by(threads))) {
+        steps.add(&took);
+        decoded.into_iter().for_each(|(band, index, samples)| _ = held[band].insert(index, samples));
     }
+    // Neighbouring chips share blocks: each thread takes a piece of the order.
+    let piece = jobs.len().div_ceil(threads);
+    let chips = |thread: usize| jobs.iter().skip(thread * piece).take(piece);
+    share(threads, |thread| encode(cogs, &held, chips(thread), compression, out)).iter().for_each(|s| steps.add(s));
+    steps
+}
+
+/// What `work` comes to on each of the threads.
+fn share<T: Send>(threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let work = &work;
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// CPU time of this thread since the lap before.
+struct Laps(f64);
+
+impl Laps {
+    fn lap(&mut self, sum: &mut f64) {
+        let now = meter::thread_cpu();
+        *sum += now - std::mem::replace(&mut self.0, now);
+    }
+}
+
+type Decoded = Vec<(usize, u32, Arc<Samples>)>;
+
+fn decode<'a>(cogs: &[Cog], blocks: impl Iterator<Item = &'a (usize, u32)>) -> (Decoded, Steps) {
+    let files: Vec<File> = cogs.iter().map(|cog| File::open(&cog.href).unwrap()).collect();
+    let (mut steps, mut laps, mut done) = (Steps::default(), Laps(meter::thread_cpu()), Vec::new());
+    for (band, index) in blocks {
+        let raw = pread(&files[*band], &cogs[*band].blocks[*index as usize]);
+        laps.lap(&mut steps.read);
+        done.push((*band, *index, Arc::new(block::decode(&cogs[*band], *index, &raw).unwrap())));
+        laps.lap(&mut steps.decode);
+    }
+    (done, steps)
+}
+
+fn encode<'a>(
+    cogs: &[Cog],
+    held: &[HashMap<u32, Arc<Samples>>],
+    jobs: impl Iterator<Item = &'a Job>,
+    compression: Compression,
+    out: &Path,
+) -> Steps {
+    let (mut steps, mut laps) = (Steps::default(), Laps(meter::thread_cpu()));
     let (mut pixels, mut image) = (Vec::new(), Vec::new());
     for Job { record, cuts, tags, mask } in jobs {
         let plane = record.grid.width as usize * record.grid.height as usize;
         pixels.resize(plane * cogs.len(), 0);
-        for (((cog, cut), blocks), out) in cogs.iter().zip(cuts).zip(&held).zip(pixels.chunks_exact_mut(plane)) {
+        for (((cog, cut), blocks), out) in cogs.iter().zip(cuts).zip(held).zip(pixels.chunks_exact_mut(plane)) {
             cut.copy(cog, blocks, out).unwrap();
         }
-        lap(&mut steps.cut);
+        laps.lap(&mut steps.cut);
         let place = Place { grid: &record.grid, epsg: record.epsg };
         let metadata: Vec<(&str, &str)> = tags.iter().map(|(name, value)| (*name, value.as_str())).collect();
         encode_image(place, &BANDS, &metadata, &pixels, compression, &mut image).unwrap();
         let plain = MaskLook { palette: [[0; 3]; 256], names: Vec::new(), nodata: 0 };
         let mask = encode_mask(place, &plain, &[], mask, compression).unwrap();
-        lap(&mut steps.encode);
+        laps.lap(&mut steps.encode);
         std::fs::write(out.join(format!("{}.image", record.name)), &image).unwrap();
         std::fs::write(out.join(format!("{}.mask", record.name)), mask).unwrap();
-        lap(&mut steps.write);
+        laps.lap(&mut steps.write);
     }
     steps
 }

@@ -10,7 +10,7 @@ row.setdefault("cpu_s", row.get("user_s", 0) + row.get("sys_s", 0))
 if "rss_kb" in row:
     row["rss_mb"] = row.pop("rss_kb") / 1024
 served = json.loads(server)
-if served and name != "floor":
+if served and not name.startswith("floor"):
     parts = [served[k] for k in ("stac", "tif", "json", "other")]
     row.update(
         requests=sum(p["requests"] for p in parts), bytes=sum(p["bytes"] for p in parts),
