@@ -303,9 +303,16 @@ fn plan(config: &Config, classes: &Arc<ClassTable>, manifests: &Manifests) -> Re
         return Ok(None);
     }
     let source = parts::parcels(config, classes.clone())?;
-    let mut planner = Planner::new(master::settings(config, &*source, classes)?)?;
-    source.scan(&mut |row| planner.add(row), &mut |_| ControlFlow::Continue(()))?;
-    let plan = planner.finish()?;
+    let count = |settings| -> Result<_, NodeError> {
+        let mut planner = Planner::new(settings)?;
+        source.scan(&mut |row| planner.add(row), &mut |_| ControlFlow::Continue(()))?;
+        Ok(planner.finish()?)
+    };
+    let mut settings = master::settings(config, &*source, classes)?;
+    if let Some(all) = master::before_chances(config, &settings) {
+        master::set_chances(config, &mut settings, &count(all)?.summary.classes);
+    }
+    let plan = count(settings)?;
     let run = plan.summary.run_id.clone();
     if !manifests.runs().contains(&run) {
         return Err(NodeError::Setting {

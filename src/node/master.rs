@@ -5,7 +5,7 @@
 //! plan record on the control topic says how far it is; it becomes `published` only after the last task
 //! was acknowledged.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -80,21 +80,31 @@ pub async fn plan(
     drain: &CancellationToken,
 ) -> Result<Plan, NodeError> {
     let mut settings = settings(config, &*source, classes)?;
-    if config.sampling.mode == SamplingMode::Auto {
-        // Every parcel of the cells that become tasks, before anything is drawn.
-        let all = PlanSettings { sampling: Sampling::Basic, ..settings.clone() };
+    if let Some(all) = before_chances(config, &settings) {
         let totals = count(source.clone(), all, bars, drain).await?.summary.classes;
-        let (rate, each) = (config.sampling.conversion_rate, settings.seasons.chips_per_parcel() as u64);
-        let wanted = |class: &ClassId| config.sampling.quota.get(class).unwrap_or(&config.sampling.max_target);
-        let chance = |(class, plan): (&ClassId, &plan::ClassPlan)| {
-            (*class, sampling::probability(*wanted(class), plan.planned, rate, each))
-        };
-        if let Sampling::Balanced { probabilities, .. } = &mut settings.sampling {
-            *probabilities = totals.iter().map(chance).collect();
-        }
+        set_chances(config, &mut settings, &totals);
         tracing::info!(sampling = ?settings.sampling, "probabilities out of the parcels' numbers");
     }
     count(source, settings, bars, drain).await
+}
+
+/// Where probabilities follow from the parcels' numbers: what counts every parcel of the cells that become tasks, before
+/// anything is drawn.
+pub(super) fn before_chances(config: &Config, settings: &PlanSettings) -> Option<PlanSettings> {
+    let auto = config.sampling.mode == SamplingMode::Auto;
+    auto.then(|| PlanSettings { sampling: Sampling::Basic, ..settings.clone() })
+}
+
+/// Puts the probabilities in that follow from these numbers.
+pub(super) fn set_chances(config: &Config, settings: &mut PlanSettings, totals: &BTreeMap<ClassId, plan::ClassPlan>) {
+    let (rate, each) = (config.sampling.conversion_rate, settings.seasons.chips_per_parcel() as u64);
+    let wanted = |class: &ClassId| config.sampling.quota.get(class).unwrap_or(&config.sampling.max_target);
+    let chance = |(class, plan): (&ClassId, &plan::ClassPlan)| {
+        (*class, sampling::probability(*wanted(class), plan.planned, rate, each))
+    };
+    if let Sampling::Balanced { probabilities, .. } = &mut settings.sampling {
+        *probabilities = totals.iter().map(chance).collect();
+    }
 }
 
 /// One pass over the parcels, laid out.
