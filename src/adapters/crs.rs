@@ -226,7 +226,7 @@ impl Transform {
     }
 
     /// Moves the points of one shape, all by the same operation, in place; those without a place in the target CRS become
-    /// NaN. Several times as fast as point by point, and two shapes with the same points come out the same.
+    /// NaN. One call for all points instead of one for each; two shapes with the same points come out the same.
     ///
     /// # Errors
     /// When the transformation itself cannot be made.
