@@ -17,7 +17,7 @@ use gdal::raster::{Buffer, RasterCreationOptions};
 use gdal::spatial_ref::SpatialRef;
 use satellite_pipeline::adapters::dataset::DatasetStore as _;
 use satellite_pipeline::adapters::dataset::disk::DiskStore;
-use satellite_pipeline::adapters::geotiff::{Compression, MaskLook, Place, encode_image, encode_mask};
+use satellite_pipeline::adapters::geotiff::{Compression, MaskLook, Place, encode_image, encode_mask, planes};
 use satellite_pipeline::adapters::imagery::block::{self, Samples};
 use satellite_pipeline::adapters::imagery::cut::{Cut, Resampling};
 use satellite_pipeline::adapters::imagery::header::{Codec, Cog};
@@ -213,7 +213,7 @@ fn parcel_is_valid(bencher: Bencher, kind: &str) {
 fn checksum(bencher: Bencher, algorithm: Algorithm) {
     let place = Place { grid: &CHIP, epsg: 32630 };
     let mut image = Vec::new();
-    encode_image(place, &BANDS, &[], &chip(), Compression::Zstd(1), &mut image).unwrap();
+    encode_image(place, &BANDS, &[], planes(&chip()), Compression::Zstd(1), &mut image).unwrap();
     bencher.bench_local(|| FileRecord::of(algorithm, &image));
 }
 
@@ -250,7 +250,7 @@ fn encode_image_10_bands(bencher: Bencher, codec: &str) {
     let (pixels, codec) = (chip(), CODECS.iter().find(|c| c.0 == codec).unwrap().1);
     let place = Place { grid: &CHIP, epsg: 32630 };
     let mut out = Vec::new();
-    bencher.bench_local(|| encode_image(place, &BANDS, &[], &pixels, codec, &mut out).unwrap());
+    bencher.bench_local(|| encode_image(place, &BANDS, &[], planes(&pixels), codec, &mut out).unwrap());
 }
 
 #[divan::bench]
@@ -288,7 +288,7 @@ fn stage_and_commit_8_chips(bencher: Bencher) {
     store.check().unwrap();
     let place = Place { grid: &CHIP, epsg: 32630 };
     let mut image = Vec::new();
-    encode_image(place, &BANDS, &[], &chip(), Compression::Zstd(1), &mut image).unwrap();
+    encode_image(place, &BANDS, &[], planes(&chip()), Compression::Zstd(1), &mut image).unwrap();
     let mask = vec![0; 2_000];
     let mut task = 0;
     bencher.bench_local(|| {

@@ -14,10 +14,10 @@ use quick_cache::sync::Cache;
 use super::cpu::CpuPool;
 use super::lane::{Credited, Lane};
 use super::messages::{ChipOutcome, Conclude, Drawn, Fan, Rasterise, WriteChip};
-use super::uncut::Verdict;
+use super::uncut::{Uncut, Verdict};
 use crate::adapters::crs::{Crs, CrsError, Transform};
 use crate::adapters::failpoint::reach;
-use crate::adapters::geotiff::{Compression, MaskLook, Place, encode_image, encode_mask};
+use crate::adapters::geotiff::{Compression, EncodeError, MaskLook, Place, encode_image, encode_mask, planes};
 use crate::adapters::shapes;
 use crate::adapters::spare::{Lent, Spares};
 use crate::domain::band::Band;
@@ -105,7 +105,7 @@ impl Weighter<(i64, u32), Option<Arc<Placed>>> for ShapeWeight {
 /// Buffers that each thread of the pool keeps.
 #[derive(Debug, Default)]
 struct Scratch {
-    /// (bands, rows, cols), DN, harmonised.
+    /// (bands, rows, cols), DN, harmonised, of a window that had to be judged.
     pixels: Vec<u16>,
     burning: labels::Scratch,
 }
@@ -118,6 +118,11 @@ enum Made {
     Nothing(Arc<Fan>, ChipOutcome),
     /// It is back in the pixels stage.
     Refused,
+}
+
+/// Tags as the encoder takes them.
+fn borrowed<'a>(tags: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    tags.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
 
 thread_local! {
@@ -168,80 +173,96 @@ impl Rasteriser {
     }
 }
 
+/// Why a window gives no files.
+enum End {
+    /// There is something in its pixels that has to be judged, over all bands.
+    Unjudged,
+    /// It is no use.
+    Window(Verdict),
+    /// It is, and yet there is no chip.
+    Outcome(ChipOutcome),
+}
+
+impl From<EncodeError> for End {
+    fn from(error: EncodeError) -> Self {
+        Self::Outcome(ChipOutcome::Broken(Failure::permanent("rasteriser", error.to_string())))
+    }
+}
+
 impl Encoding {
     /// Cuts a chip and makes its files.
-    fn make(&self, asked: Rasterise, Scratch { pixels, burning }: &mut Scratch) -> Made {
-        let Rasterise { fan, drawn, from, window, mut provenance } = asked;
-        match window.cut(pixels) {
-            Ok(shares) => {
+    fn make(&self, asked: Rasterise, scratch: &mut Scratch) -> Made {
+        let Rasterise { fan, drawn, from, window, provenance } = asked;
+        match self.encode(&fan, drawn, &from, &window, provenance, scratch) {
+            Ok((record, chip, image, mask)) => {
                 window.answer(Verdict::Taken);
-                (provenance.nodata_fraction, provenance.suspect_fraction) = (shares.nodata, shares.suspect);
+                Made::Chip(Box::new(WriteChip { fan, record, chip, image, mask }))
             }
-            Err(verdict) => {
+            Err(End::Outcome(outcome)) => {
+                window.answer(Verdict::Taken);
+                Made::Nothing(fan, outcome)
+            }
+            Err(End::Window(verdict)) => {
                 drop(fan);
                 window.answer(verdict);
-                return Made::Refused;
+                Made::Refused
             }
-        }
-        match self.encode(&fan, drawn, &from, pixels, provenance, burning) {
-            Ok((record, chip, image, mask)) => Made::Chip(Box::new(WriteChip { fan, record, chip, image, mask })),
-            Err(outcome) => Made::Nothing(fan, outcome),
+            // Never: `encode` judges them.
+            Err(End::Unjudged) => Made::Refused,
         }
     }
 
-    /// Burns, encodes, and describes one chip.
+    /// Burns, cuts, encodes, and describes one chip.
     fn encode(
         &self,
         fan: &Fan,
         drawn: Drawn,
         from: &Candidate,
-        pixels: &[u16],
+        window: &Uncut,
         mut provenance: Provenance,
-        burning: &mut labels::Scratch,
-    ) -> Result<(ChipRecord, u32, Lent<u8>, Vec<u8>), ChipOutcome> {
-        let grid = from.grid;
-        let broken = |reason: String| ChipOutcome::Broken(Failure::permanent("rasteriser", reason));
-        let epsg = from.scene.epsg;
-        let make =
-            |parcels: &[Parcel]| self.index(parcels, epsg).map_err(|e| Failure::permanent("rasteriser", e.to_string()));
-        let labels = fan.labels(epsg, make).map_err(ChipOutcome::Broken)?;
-        let Mask { values, parcels, pixels: counts } = labels.mask(&grid, self.labels.unlabelled, burning);
-        let unlabelled = counts.iter().find(|(value, _)| *value == self.labels.unlabelled).map_or(0, |(_, n)| *n);
-        let share = 1.0 - f64::from(unlabelled) / values.len().max(1) as f64;
-        if share == 0.0 || share < self.labels.min_share {
-            let (reason, detail) = match share == 0.0 {
-                true => ("empty_mask", "no pixel centre lies in a labelled parcel".to_owned()),
-                false => ("few_labels", format!("{:.1} % of the pixels are labelled", share * 100.0)),
-            };
-            return Err(ChipOutcome::Rejected(Rejection {
-                parcel: drawn.parcel,
-                class: drawn.class,
-                season: from.season.to_string(),
-                reason: reason.into(),
-                detail,
-            }));
-        }
+        Scratch { pixels, burning }: &mut Scratch,
+    ) -> Result<(ChipRecord, u32, Lent<u8>, Vec<u8>), End> {
+        let (grid, epsg) = (from.grid, from.scene.epsg);
+        let Mask { values, parcels, pixels: counts } = match self.burn(fan, &drawn, from, burning) {
+            Ok(mask) => mask,
+            // A window that is no use goes to another scene before anything is said of its mask.
+            Err(outcome) => return Err(window.cut(pixels).map_or_else(End::Window, |_| End::Outcome(outcome))),
+        };
         provenance.parcels = parcels;
         let place = Place { grid: &grid, epsg };
         let bands: Vec<&str> = self.bands.iter().map(|b| b.name()).collect();
         let datetime = from.scene.datetime.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
         let job = fan.job();
-        let tags = chip_tags(&Tagged {
-            scene: &from.scene,
-            season: &from.season,
-            datetime: &datetime,
-            parcel: drawn.parcel,
-            class: drawn.class,
-            run: &job.key.run,
-            seed: job.seed,
-            provenance: &provenance,
-        });
-        let metadata: Vec<(&str, &str)> = tags.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let tags = |provenance: &Provenance| {
+            chip_tags(&Tagged {
+                scene: &from.scene,
+                season: &from.season,
+                datetime: &datetime,
+                parcel: drawn.parcel,
+                class: drawn.class,
+                run: &job.key.run,
+                seed: job.seed,
+                provenance,
+            })
+        };
+        let mut known = tags(&provenance);
         let mut image = self.images.lend();
-        encode_image(place, &bands, &metadata, pixels, self.compression, &mut image)
-            .map_err(|e| broken(e.to_string()))?;
-        let mask =
-            encode_mask(place, &self.look, &metadata, &values, self.compression).map_err(|e| broken(e.to_string()))?;
+        let plain = |band: usize, plane: &mut [u16]| match window.plain(band, plane) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(End::Unjudged),
+            Err(verdict) => Err(End::Window(verdict)),
+        };
+        match encode_image(place, &bands, &borrowed(&known), plain, self.compression, &mut image) {
+            // Few windows have any; these are cut once more.
+            Err(End::Unjudged) => {
+                let shares = window.cut(pixels).map_err(End::Window)?;
+                (provenance.nodata_fraction, provenance.suspect_fraction) = (shares.nodata, shares.suspect);
+                known = tags(&provenance);
+                encode_image(place, &bands, &borrowed(&known), planes(pixels), self.compression, &mut image)?;
+            }
+            encoded => encoded?,
+        }
+        let mask = encode_mask(place, &self.look, &borrowed(&known), &values, self.compression)?;
         let name = self.names.name(&NameParts {
             worker: &self.worker,
             task: job.task.task_id,
@@ -268,6 +289,37 @@ impl Encoding {
             mask: FileRecord::of(self.checksum, &mask),
         };
         Ok((record, drawn.chip, image, mask))
+    }
+
+    /// The mask of a window, if it is one to learn from.
+    fn burn(
+        &self,
+        fan: &Fan,
+        drawn: &Drawn,
+        from: &Candidate,
+        burning: &mut labels::Scratch,
+    ) -> Result<Mask, ChipOutcome> {
+        let epsg = from.scene.epsg;
+        let make =
+            |parcels: &[Parcel]| self.index(parcels, epsg).map_err(|e| Failure::permanent("rasteriser", e.to_string()));
+        let labels = fan.labels(epsg, make).map_err(ChipOutcome::Broken)?;
+        let mask = labels.mask(&from.grid, self.labels.unlabelled, burning);
+        let unlabelled = mask.pixels.iter().find(|(value, _)| *value == self.labels.unlabelled).map_or(0, |(_, n)| *n);
+        let share = 1.0 - f64::from(unlabelled) / mask.values.len().max(1) as f64;
+        let (reason, detail) = match share {
+            0.0 => ("empty_mask", "no pixel centre lies in a labelled parcel".to_owned()),
+            few if few < self.labels.min_share => {
+                ("few_labels", format!("{:.1} % of the pixels are labelled", share * 100.0))
+            }
+            _ => return Ok(mask),
+        };
+        Err(ChipOutcome::Rejected(Rejection {
+            parcel: drawn.parcel,
+            class: drawn.class,
+            season: from.season.to_string(),
+            reason: reason.into(),
+            detail,
+        }))
     }
 
     /// The labelled parcels in the CRS `epsg`, drawn in if that is wanted; those without a place there are left out.

@@ -14,7 +14,7 @@ use super::blocks::Files;
 use crate::adapters::imagery::block::Samples;
 use crate::adapters::imagery::cut::Cut;
 use crate::domain::harmonise::Offset;
-use crate::domain::pixels::{Limits, Refused, Shares, judge};
+use crate::domain::pixels::{Limits, Refused, Shares, is_plain, judge};
 
 /// What becomes of a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,6 +46,20 @@ pub struct Uncut {
 }
 
 impl Uncut {
+    /// Cuts one band into `plane`, (rows, cols), DN, and harmonises it, if there is nothing to judge in it: it says false
+    /// when there is, and then `plane` is of no use.
+    ///
+    /// # Errors
+    /// When a block is missing.
+    pub fn plain(&self, band: usize, plane: &mut [u16]) -> Result<bool, Verdict> {
+        self.copy(band, plane)?;
+        let plain = is_plain(plane);
+        if plain {
+            self.offset.subtract_from(plane);
+        }
+        Ok(plain)
+    }
+
     /// Cuts the window into `pixels`, in place of what that holds: (bands, rows, cols), DN, judged and harmonised.
     ///
     /// # Errors
@@ -53,11 +67,16 @@ impl Uncut {
     pub fn cut(&self, pixels: &mut Vec<u16>) -> Result<Shares, Verdict> {
         // Every pixel is written, or the chip is not made.
         pixels.resize(self.size * self.cuts.len(), 0);
-        let planes = pixels.chunks_exact_mut(self.size).zip(&self.files).zip(&*self.blocks).zip(&self.cuts);
-        for (((plane, (cog, _)), blocks), cut) in planes {
-            cut.copy(cog, blocks, plane).ok_or(Verdict::Unreadable)?;
+        for (band, plane) in pixels.chunks_exact_mut(self.size).enumerate() {
+            self.copy(band, plane)?;
         }
         judge(pixels, self.size, self.offset, &self.limits).map_err(Verdict::Refused)
+    }
+
+    fn copy(&self, band: usize, plane: &mut [u16]) -> Result<(), Verdict> {
+        let parts = self.files.get(band).zip(self.blocks.get(band)).zip(self.cuts.get(band));
+        let copied = parts.and_then(|(((cog, _), blocks), cut)| cut.copy(cog, blocks, plane));
+        copied.ok_or(Verdict::Unreadable)
     }
 
     /// Tells the pixels stage, and lets go of the blocks.

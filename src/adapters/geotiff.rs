@@ -75,41 +75,55 @@ pub struct MaskLook {
     pub nodata: u8,
 }
 
-/// Encodes the image into `out`, in place of what that holds. `pixels` is (bands, rows, cols).
+/// Encodes the image into `out`, in place of what that holds. `plane` writes one band, (rows, cols), which is encoded while
+/// it is in the processor's cache; what it cannot write ends the image.
 ///
 /// # Errors
-/// See [`EncodeError`].
-pub fn encode_image(
+/// See [`EncodeError`], and those of `plane`.
+pub fn encode_image<E: From<EncodeError>>(
     place: Place<'_>,
     bands: &[&str],
     metadata: &[(&str, &str)],
-    pixels: &[u16],
+    mut plane: impl FnMut(usize, &mut [u16]) -> Result<(), E>,
     compression: Compression,
     out: &mut Vec<u8>,
-) -> Result<(), EncodeError> {
+) -> Result<(), E> {
     let (width, height) = (place.grid.width as usize, place.grid.height as usize);
     out.clear();
     // Address space only: pages that are not written cost nothing.
-    out.reserve(pixels.len() * 2);
-    let mut tiff = TiffEncoder::new(Cursor::new(out))?;
-    let mut dir = tiff.image_directory()?;
+    out.reserve(bands.len() * width * height * 2);
+    let mut tiff = TiffEncoder::new(Cursor::new(out)).map_err(EncodeError::from)?;
+    let mut dir = tiff.image_directory().map_err(EncodeError::from)?;
     let (mut offsets, mut counts) = (Vec::new(), Vec::new());
-    for plane in pixels.chunks_exact(width * height) {
-        SCRATCH.with_borrow_mut(|Scratch { plane: residuals, tile, deflater, zstandard }| {
-            let raw = if compression == Compression::None { plane } else { differences(plane, width, residuals) };
+    for band in 0..bands.len() {
+        SCRATCH.with_borrow_mut(|Scratch { plane: pixels, residuals, tile, deflater, zstandard }| {
+            pixels.resize(width * height, 0);
+            plane(band, pixels)?;
+            let raw = if compression == Compression::None { pixels } else { differences(pixels, width, residuals) };
             let raw = bytemuck::cast_slice(raw);
             let tile = match compression {
                 Compression::Deflate(1) => deflater.zlib(raw, 2 * width),
                 Compression::Zstd(1) => zstandard.frame(raw, 2 * width).map_err(EncodeError::Codec)?,
                 _ => compress(raw, compression, tile)?,
             };
-            offsets.push(offset32(dir.write_data(tile)?)?);
+            offsets.push(offset32(dir.write_data(tile).map_err(EncodeError::from)?)?);
             counts.push(offset32(tile.len() as u64)?);
-            Ok::<_, EncodeError>(())
+            Ok::<_, E>(())
         })?;
     }
-    let n = bands.len();
     common_tags(&mut dir, place, compression, &offsets, &counts)?;
+    image_tags(&mut dir, bands, metadata, compression)?;
+    dir.finish().map_err(EncodeError::from)?;
+    Ok(())
+}
+
+fn image_tags<W: Write + Seek>(
+    dir: &mut DirectoryEncoder<'_, W, TiffKindStandard>,
+    bands: &[&str],
+    metadata: &[(&str, &str)],
+    compression: Compression,
+) -> Result<(), EncodeError> {
+    let n = bands.len();
     dir.write_tag(Tag::BitsPerSample, &*vec![16u16; n])?;
     dir.write_tag(Tag::SampleFormat, &*vec![1u16; n])?;
     dir.write_tag(Tag::SamplesPerPixel, n as u16)?;
@@ -123,8 +137,18 @@ pub fn encode_image(
     }
     dir.write_tag(Tag::Unknown(GDAL_METADATA), &*gdal_metadata(bands, metadata, Some(SCALE)))?;
     dir.write_tag(Tag::GdalNodata, "0")?;
-    dir.finish()?;
     Ok(())
+}
+
+/// The bands of `pixels`, (bands, rows, cols), for [`encode_image`].
+pub fn planes(pixels: &[u16]) -> impl Fn(usize, &mut [u16]) -> Result<(), EncodeError> {
+    move |band, plane| {
+        let size = plane.len();
+        let here = pixels.get(band * size..(band + 1) * size);
+        let here = here.ok_or_else(|| EncodeError::Codec(format!("there are no pixels of band {band}")))?;
+        plane.copy_from_slice(here);
+        Ok(())
+    }
 }
 
 /// Encodes the mask, (rows, cols).
@@ -249,10 +273,11 @@ fn escape(text: &str) -> String {
     out
 }
 
-/// Buffers of one tile, kept per thread: half a MiB for chips of 256 pixels.
+/// Buffers of one tile, kept per thread: two thirds of a MiB for chips of 256 pixels.
 #[derive(Default)]
 struct Scratch {
     plane: Vec<u16>,
+    residuals: Vec<u16>,
     tile: Vec<u8>,
     deflater: Deflater,
     zstandard: Zstandard,
@@ -320,7 +345,7 @@ mod tests {
             let place = Place { grid: &GRID, epsg: 32633 };
             // What was in the buffer is of no account.
             let mut bytes = vec![7; 100_000];
-            encode_image(place, &["B02", "B<3"], &[("ITEM", "S2A & B")], &pixels(2), compression, &mut bytes).unwrap();
+            encode_image(place, &["B02", "B<3"], &[("ITEM", "S2A & B")], planes(&pixels(2)), compression, &mut bytes).unwrap();
             let path = dir.path().join("chip.tif");
             std::fs::write(&path, &bytes).unwrap();
             let tif = Dataset::open(&path).unwrap();
@@ -365,7 +390,7 @@ mod tests {
         let make = || {
             let place = Place { grid: &GRID, epsg: 32633 };
             let mut bytes = Vec::new();
-            encode_image(place, &["a", "b", "c"], &[], &pixels(3), Compression::Zstd(1), &mut bytes).unwrap();
+            encode_image(place, &["a", "b", "c"], &[], planes(&pixels(3)), Compression::Zstd(1), &mut bytes).unwrap();
             bytes
         };
         assert_eq!(make(), make());

@@ -62,6 +62,13 @@ impl Offset {
     pub fn apply(self, dn: u16) -> u16 {
         if dn == 0 { 0 } else { dn.saturating_sub(self.subtract).max(1) }
     }
+
+    /// All DNs, harmonised in place.
+    pub fn subtract_from(self, pixels: &mut [u16]) {
+        if self.subtract > 0 {
+            pixels.iter_mut().for_each(|dn| *dn = self.apply(*dn));
+        }
+    }
 }
 
 /// What the item alone settles; `None`: the pixels are to be asked.

@@ -75,12 +75,21 @@ impl Limits {
     }
 }
 
+impl Shares {
+    /// Those of a chip in which every pixel is plain.
+    pub const NONE: Self = Self { nodata: 0.0, suspect: 0.0 };
+}
+
+/// Whether pixels are neither nodata nor suspect, as most are: one number tells, what of `dn - 1` goes beyond, which for 0
+/// is most of all.
+pub fn is_plain(pixels: &[u16]) -> bool {
+    pixels.iter().fold(0, |beyond, dn| beyond | dn.wrapping_sub(1).saturating_sub(SUSPECT - 1)) == 0
+}
+
 /// What is wrong with `pixels`, `size` of them per band.
 fn shares(pixels: &[u16], size: usize) -> Shares {
-    // Most chips have nothing of either, and one number tells: what of `dn - 1` goes beyond, which for 0 is most of all.
-    let beyond = pixels.iter().fold(0, |beyond, dn| beyond | dn.wrapping_sub(1).saturating_sub(SUSPECT - 1));
-    if beyond == 0 {
-        return Shares { nodata: 0.0, suspect: 0.0 };
+    if is_plain(pixels) {
+        return Shares::NONE;
     }
     let (mut valid, mut plain) = (vec![true; size], vec![true; size]);
     for plane in pixels.chunks_exact(size) {
@@ -103,9 +112,7 @@ pub fn judge(pixels: &mut [u16], size: usize, offset: Offset, limits: &Limits) -
     if shares.suspect > limits.suspect {
         return Err(Refused::Suspect(shares.suspect));
     }
-    if offset.subtract > 0 {
-        pixels.iter_mut().for_each(|dn| *dn = offset.apply(*dn));
-    }
+    offset.subtract_from(pixels);
     Ok(shares)
 }
 

@@ -231,7 +231,8 @@ impl Bounds {
     }
 }
 
-fn envelope_of(points: &[[f64; 2]]) -> Option<Envelope> {
+/// The box around points; `None` when there are none.
+pub(crate) fn envelope_of(points: &[[f64; 2]]) -> Option<Envelope> {
     let mut bounds = Bounds::NONE;
     points.iter().for_each(|p| bounds.add(*p));
     (!points.is_empty()).then(|| bounds.envelope())

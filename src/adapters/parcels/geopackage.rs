@@ -47,11 +47,11 @@ impl Reader {
     }
 }
 
-/// How rows of a cell are found.
+/// How the ids of a cell's rows are found.
 #[derive(Debug)]
 enum Finder {
     Rtree { sql: String },
-    Memory { sql: String, envelopes: Mutex<Option<Arc<Envelopes>>> },
+    Memory(Mutex<Option<Arc<Envelopes>>>),
 }
 
 /// An opened GeoPackage.
@@ -63,6 +63,7 @@ pub struct GeoPackage {
     layer: LayerInfo,
     places: Places,
     finder: Finder,
+    row_sql: String,
     shelf: Mutex<Vec<Reader>>,
     known: Known,
 }
@@ -96,13 +97,14 @@ impl GeoPackage {
             source: Box::new(source),
         })?;
         let finder = match index::trusted_rtree(&db, path, &layer)? {
-            Some(rtree) => Finder::Rtree { sql: query::rtree_sql(&layer, &rtree) },
-            None => Finder::Memory { sql: query::row_sql(&layer), envelopes: Mutex::default() },
+            Some(rtree) => Finder::Rtree { sql: query::rtree_sql(&rtree) },
+            None => Finder::Memory(Mutex::default()),
         };
+        let row_sql = query::row_sql(&layer);
         let reader = Reader { db, labeller: Labeller::new(Arc::clone(&classes)) };
         let shelf = Mutex::new(vec![reader]);
         let known = Cache::with_weighter((KNOWN_BYTES / 512) as usize, KNOWN_BYTES, ParcelWeight);
-        Ok(Self { path: path.to_owned(), options, classes, layer, places, finder, shelf, known })
+        Ok(Self { path: path.to_owned(), options, classes, layer, places, finder, row_sql, shelf, known })
     }
 
     /// Whether cells are found by the file's own R-tree.
@@ -126,22 +128,13 @@ impl GeoPackage {
         Ok(result)
     }
 
-    /// Calls `each` for the rows that may meet the box, one more than allowed at most.
-    fn rows_near(
-        &self,
-        db: &Connection,
-        area: Envelope,
-        each: &mut dyn FnMut(&Row<'_>) -> rusqlite::Result<()>,
-    ) -> Result<(), ParcelError> {
+    /// Ids of the rows that may meet the box, ascending, one more than allowed at most.
+    fn ids_near(&self, db: &Connection, area: Envelope) -> Result<Vec<i64>, ParcelError> {
         let limit = MAX_CELL_PARCELS + 1;
-        let read = match &self.finder {
-            Finder::Rtree { sql } => rtree_rows(db, sql, area, limit, each),
-            Finder::Memory { sql, envelopes } => {
-                let ids = index::ids(&*self.envelopes(db, envelopes)?, area, limit);
-                listed_rows(db, sql, &ids, each)
-            }
-        };
-        read.map_err(|e| from_sqlite(&self.path, e))
+        match &self.finder {
+            Finder::Rtree { sql } => rtree_ids(db, sql, area, limit).map_err(|e| from_sqlite(&self.path, e)),
+            Finder::Memory(envelopes) => Ok(index::ids(&*self.envelopes(db, envelopes)?, area, limit)),
+        }
     }
 
     /// The index in memory, made by whoever needs it first; others wait for it.
@@ -157,21 +150,16 @@ impl GeoPackage {
     }
 }
 
-fn rtree_rows(
-    db: &Connection,
-    sql: &str,
-    [w, s, e, n]: Envelope,
-    limit: usize,
-    each: &mut dyn FnMut(&Row<'_>) -> rusqlite::Result<()>,
-) -> rusqlite::Result<()> {
+/// Ascending, because neighbours in the table are often neighbours on the ground and share its pages.
+fn rtree_ids(db: &Connection, sql: &str, [w, s, e, n]: Envelope, limit: usize) -> rusqlite::Result<Vec<i64>> {
     let mut statement = db.prepare_cached(sql)?;
-    let mut rows = statement.query((w, e, s, n, limit as i64))?;
-    while let Some(row) = rows.next()? {
-        each(row)?;
-    }
-    Ok(())
+    let mut ids: Vec<i64> =
+        statement.query_map((w, e, s, n, limit as i64), |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    ids.sort_unstable();
+    Ok(ids)
 }
 
+/// Calls `each` for those of the rows that are there.
 fn listed_rows(
     db: &Connection,
     sql: &str,
@@ -214,20 +202,24 @@ impl ParcelSource for GeoPackage {
         let area = self.places.search_box(bbox, margin_m)?;
         self.with_reader(|Reader { db, labeller }| {
             let mut gather = Gather::new(area);
-            let mut shape = Polygon::default();
-            self.rows_near(db, area, &mut |row| {
-                let id = row.get(0)?;
-                if let Some(known) = self.known.get(&id) {
+            let mut ids = self.ids_near(db, area)?;
+            ids.retain(|id| match self.known.get(id) {
+                Some(known) => {
                     gather.add_known(known);
-                    return Ok(());
+                    false
                 }
+                None => true,
+            });
+            let mut shape = Polygon::default();
+            let mut take = |row: &Row<'_>| {
                 let Ok(bytes) = query::geometry(row)? else { return Ok(()) };
                 if blob::parse(bytes, &mut shape).is_ok() {
                     let (code, name) = (row.get_ref(2)?, row.get_ref(3)?);
-                    gather.add(id, &mut shape, || labeller.classify(code, || name).class());
+                    gather.add(row.get(0)?, &mut shape, || labeller.classify(code, || name).class());
                 }
                 Ok(())
-            })?;
+            };
+            listed_rows(db, &self.row_sql, &ids, &mut take).map_err(|e| from_sqlite(&self.path, e))?;
             gather.finish(&self.places, bbox, |parcel| self.known.insert(parcel.id, parcel.clone()))
         })
     }

@@ -14,36 +14,35 @@ use super::layer::LayerInfo;
 use super::sql::quote;
 use crate::domain::parcel::Reject;
 
-/// The columns with a table's alias in front (`t.`) or nothing.
-fn columns(layer: &LayerInfo, alias: &str) -> String {
-    let geometry = format!("{alias}{}", quote(&layer.geometry_column));
+/// The columns, the geometry unless it is too large.
+fn columns(layer: &LayerInfo) -> String {
+    let geometry = quote(&layer.geometry_column);
     let small = format!("CASE WHEN length({geometry}) <= {MAX_BLOB_BYTES} THEN {geometry} END");
-    columns_with(layer, alias, &small, &format!("length({geometry})"))
+    columns_with(layer, &small, &format!("length({geometry})"))
 }
 
-fn columns_with(layer: &LayerInfo, alias: &str, geometry: &str, length: &str) -> String {
-    let optional =
-        |name: &Option<String>| name.as_deref().map_or("NULL".to_owned(), |name| format!("{alias}{}", quote(name)));
+fn columns_with(layer: &LayerInfo, geometry: &str, length: &str) -> String {
+    let optional = |name: &Option<String>| name.as_deref().map_or("NULL".to_owned(), quote);
     let (code, name) = (optional(&layer.code_column), optional(&layer.name_column));
-    format!("{}, {geometry}, {code}, {name}, {length}", id(layer, alias))
+    format!("{}, {geometry}, {code}, {name}, {length}", id(layer))
 }
 
-fn id(layer: &LayerInfo, alias: &str) -> String {
-    if layer.id_column == "rowid" { format!("{alias}rowid") } else { format!("{alias}{}", quote(&layer.id_column)) }
+fn id(layer: &LayerInfo) -> String {
+    if layer.id_column == "rowid" { "rowid".to_owned() } else { quote(&layer.id_column) }
 }
 
 /// The rows with ?1 <= id <= ?2 in order of id.
 pub(super) fn scan_sql(layer: &LayerInfo) -> String {
-    between(layer, &columns(layer, ""))
+    between(layer, &columns(layer))
 }
 
 /// The same, without a look at the length of a geometry first.
 pub(super) fn quick_scan_sql(layer: &LayerInfo) -> String {
-    between(layer, &columns_with(layer, "", &quote(&layer.geometry_column), "NULL"))
+    between(layer, &columns_with(layer, &quote(&layer.geometry_column), "NULL"))
 }
 
 fn between(layer: &LayerInfo, columns: &str) -> String {
-    let id = id(layer, "");
+    let id = id(layer);
     format!("SELECT {columns} FROM {} WHERE {id} BETWEEN ?1 AND ?2 ORDER BY {id}", quote(&layer.name))
 }
 
@@ -62,24 +61,21 @@ pub(super) fn is_too_large(error: &rusqlite::Error) -> bool {
 
 /// Least and greatest id; NULL without rows. SQLite looks up one of them at a time without a scan.
 pub(super) fn span_sql(layer: &LayerInfo) -> String {
-    let (id, table) = (id(layer, ""), quote(&layer.name));
+    let (id, table) = (id(layer), quote(&layer.name));
     format!("SELECT (SELECT min({id}) FROM {table}), (SELECT max({id}) FROM {table})")
 }
 
-/// Rows whose entry in the R-tree meets the box ?1 <= x <= ?2, ?3 <= y <= ?4; at most ?5.
-pub(super) fn rtree_sql(layer: &LayerInfo, rtree: &str) -> String {
+/// Ids of the rows whose entry in the R-tree meets the box ?1 <= x <= ?2, ?3 <= y <= ?4; at most ?5.
+pub(super) fn rtree_sql(rtree: &str) -> String {
     format!(
-        "SELECT {} FROM {} r JOIN {} t ON t.rowid = r.id \
-         WHERE r.maxx >= ?1 AND r.minx <= ?2 AND r.maxy >= ?3 AND r.miny <= ?4 LIMIT ?5",
-        columns(layer, "t."),
+        "SELECT id FROM {} WHERE maxx >= ?1 AND minx <= ?2 AND maxy >= ?3 AND miny <= ?4 LIMIT ?5",
         quote(rtree),
-        quote(&layer.name),
     )
 }
 
 /// One row by id.
 pub(super) fn row_sql(layer: &LayerInfo) -> String {
-    format!("SELECT {} FROM {} WHERE rowid = ?1", columns(layer, ""), quote(&layer.name))
+    format!("SELECT {} FROM {} WHERE rowid = ?1", columns(layer), quote(&layer.name))
 }
 
 /// The geometry of a row, or why there is none.

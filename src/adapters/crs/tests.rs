@@ -43,22 +43,64 @@ fn a_point_moves_the_same_alone_as_in_company() {
 
 #[test]
 fn a_shape_moves_as_its_points_do_and_a_point_nowhere_stays_one_point() {
-    let t = Transform::new(&crs(4258), &crs(32630)).unwrap();
     let ring: Vec<[f64; 2]> = (0..50).map(|i| [-3.0 + f64::from(i) * 1e-4, 40.0 + f64::from(i % 7) * 1e-4]).collect();
-    let (mut alone, mut whole) = (ring.clone(), ring.clone());
-    t.points(&mut alone).unwrap();
-    t.shape_or_nan(&mut whole).unwrap();
-    assert_eq!(whole, alone);
-    for nowhere in [[f64::NAN, 40.0], [-3.0, 2000.0]] {
-        let mut holed = ring.clone();
-        holed[7] = nowhere;
-        t.shape_or_nan(&mut holed).unwrap();
-        assert!(holed[7].iter().all(|v| v.is_nan()));
-        assert_eq!((&holed[..7], &holed[8..]), (&alone[..7], &alone[8..]));
+    let squares = ring.iter().map(|[x, y]| [(x + 3.0) * 1e5 + 6e5, (y - 40.0) * 1e5 + 4.5e6]).collect();
+    // Degrees into metres, and metres into metres of another datum.
+    for (t, ring, tolerance) in [
+        (Transform::new(&crs(4258), &crs(32630)).unwrap(), ring.clone(), 1e-7),
+        (Transform::new(&crs(25829), &crs(32630)).unwrap(), squares, f64::MIN_POSITIVE),
+    ] {
+        let (mut alone, mut whole) = (ring.clone(), ring.clone());
+        t.points(&mut alone).unwrap();
+        t.shape_or_nan(&mut whole).unwrap();
+        assert!(whole.iter().zip(&alone).all(|(a, b)| near(*a, *b, tolerance)), "{t:?}");
+        for nowhere in [[f64::NAN, 40.0], [-3.0, f64::INFINITY]] {
+            let mut holed = ring.clone();
+            holed[7] = nowhere;
+            t.shape_or_nan(&mut holed).unwrap();
+            assert!(holed[7].iter().all(|v| v.is_nan()));
+            assert_eq!((&holed[..7], &holed[8..]), (&alone[..7], &alone[8..]));
+        }
     }
+    let t = Transform::new(&crs(4258), &crs(32630)).unwrap();
+    let mut far = ring.clone();
+    far[7] = [-3.0, 2000.0];
+    t.shape_or_nan(&mut far).unwrap();
+    assert!(far[7].iter().all(|v| v.is_nan()) && far[6].iter().all(|v| v.is_finite()));
     let mut same = ring.clone();
     Transform::new(&crs(4258), &crs(4258)).unwrap().shape_or_nan(&mut same).unwrap();
     assert_eq!(same, ring);
+}
+
+/// Fields from the Canaries to Lapland, in and beside their zone, small ones and one that no patch holds.
+#[test]
+fn a_shape_of_degrees_is_where_proj_has_it() {
+    let mut far = 0;
+    for (geographic, zone, at) in [
+        (4326, 32628, [-15.6, 28.0]),
+        (4258, 32630, [-3.6, 41.0]),
+        (4326, 32630, [-6.4, 43.3]),
+        (4326, 32631, [0.0, 39.999]),
+        (4326, 32633, [19.9, 48.0]),
+        (4326, 32635, [27.1, 69.7]),
+        (4326, 32701, [-179.99, -16.6]),
+        (4230, 32630, [-3.6, 41.0]),
+        (4267, 32618, [-75.0, 40.0]),
+    ] {
+        let t = Transform::new(&crs(geographic), &crs(zone)).unwrap();
+        for size in [1e-5, 0.01, 0.09, 0.9] {
+            let turn = |i: i32| f64::from(i) * 0.61;
+            let ring: Vec<_> = (0..40).map(|i| [at[0] + size * turn(i).cos(), at[1] + size * turn(i).sin()]).collect();
+            let (mut proj, mut patch, mut again) = (ring.clone(), ring.clone(), ring);
+            t.with_cached(|c| assert!(Cached::moves(&c.handle, &mut proj))).unwrap();
+            t.shape_or_nan(&mut patch).unwrap();
+            std::thread::scope(|s| _ = s.spawn(|| t.shape_or_nan(&mut again).unwrap()));
+            assert_eq!(patch, again, "whoever asks");
+            assert!(patch.iter().zip(&proj).all(|(a, b)| near(*a, *b, 1e-7)), "EPSG:{geographic} to {zone}, {size}");
+            far += usize::from(patch != proj);
+        }
+    }
+    assert!(far > 18, "patches were used, which differ in the last bits");
 }
 
 #[test]
