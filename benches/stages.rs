@@ -189,8 +189,8 @@ const CHIP: PixelGrid = PixelGrid { x0: X0, y0: Y0, res: 10.0, width: 256, heigh
 fn rasterise_64_parcels(bencher: Bencher) {
     // Never the same twice in a row: a processor learns the branches of shapes that it has just seen.
     let chips: Vec<LabelIndex> = (0..100).map(labels).collect();
-    let (mut chips, mut scratch) = (chips.iter().cycle(), Scratch::default());
-    bencher.bench_local(|| chips.next().map(|labels| labels.mask(&CHIP, 0, &mut scratch)));
+    let (mut chips, mut mask, mut scratch) = (chips.iter().cycle(), Vec::new(), Scratch::default());
+    bencher.bench_local(|| chips.next().map(|labels| labels.burn(&CHIP, 0, &mut mask, &mut scratch)));
 }
 
 /// A parcel of 20 corners: plain to see, or with a hole, which GEOS is asked about.
@@ -255,7 +255,8 @@ fn encode_image_10_bands(bencher: Bencher, codec: &str) {
 
 #[divan::bench]
 fn encode_mask_zstd_1(bencher: Bencher) {
-    let mask = labels(0).mask(&CHIP, 0, &mut Scratch::default()).values;
+    let mut mask = Vec::new();
+    labels(0).burn(&CHIP, 0, &mut mask, &mut Scratch::default());
     let place = Place { grid: &CHIP, epsg: 32630 };
     let plain = MaskLook { palette: [[9; 3]; 256], names: Vec::new(), nodata: 0 };
     bencher.bench_local(|| encode_mask(place, &plain, &[], &mask, Compression::Zstd(1)).unwrap());

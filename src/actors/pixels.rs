@@ -183,8 +183,9 @@ impl Pixels {
         let sizes: Vec<(usize, usize)> = chips.iter().map(|chip| (size(chip), width(chip))).collect();
         let (files, bad) = (files.clone(), self.bad);
         let work = move || {
+            let mut classes = Vec::new();
             let look = |(cuts, (size, width)): (&Vec<Arc<Cut>>, (usize, usize))| {
-                let mut classes = vec![0; size];
+                classes.resize(size, 0);
                 match cuts[0].copy(&files[0].0, &held.blocks[0], &mut classes) {
                     Some(()) => Ok(bad.look(&classes, width)),
                     None => Err(held.why(&files, cuts)),

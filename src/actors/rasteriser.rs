@@ -26,7 +26,7 @@ use crate::domain::checksum::Algorithm;
 use crate::domain::chip_name::{NameParts, NameTemplate};
 use crate::domain::chip_tags::{Tagged, chip_tags};
 use crate::domain::failure::Failure;
-use crate::domain::label_index::{Label, LabelIndex, Mask, Placed};
+use crate::domain::label_index::{Burnt, Label, LabelIndex, Placed};
 use crate::domain::labels;
 use crate::domain::manifest::{ChipRecord, FileRecord, Rejection};
 use crate::domain::parcel::Parcel;
@@ -98,7 +98,7 @@ struct ShapeWeight;
 
 impl Weighter<(i64, u32), Option<Arc<Placed>>> for ShapeWeight {
     fn weight(&self, _: &(i64, u32), shape: &Option<Arc<Placed>>) -> u64 {
-        shape.as_ref().map_or(0, |s| std::mem::size_of_val(s.shape().points()) as u64) + 160
+        shape.as_ref().map_or(0, |s| s.bytes() as u64) + 128
     }
 }
 
@@ -107,6 +107,8 @@ impl Weighter<(i64, u32), Option<Arc<Placed>>> for ShapeWeight {
 struct Scratch {
     /// (bands, rows, cols), DN, harmonised, of a window that had to be judged.
     pixels: Vec<u16>,
+    /// (rows, cols), values of classes.
+    mask: Vec<u8>,
     burning: labels::Scratch,
 }
 
@@ -220,11 +222,11 @@ impl Encoding {
         from: &Candidate,
         window: &Uncut,
         mut provenance: Provenance,
-        Scratch { pixels, burning }: &mut Scratch,
+        Scratch { pixels, mask, burning }: &mut Scratch,
     ) -> Result<(ChipRecord, u32, Lent<u8>, Vec<u8>), End> {
         let (grid, epsg) = (from.grid, from.scene.epsg);
-        let Mask { values, parcels, pixels: counts } = match self.burn(fan, &drawn, from, burning) {
-            Ok(mask) => mask,
+        let Burnt { parcels, pixels: counts } = match self.burn(fan, &drawn, from, mask, burning) {
+            Ok(burnt) => burnt,
             // A window that is no use goes to another scene before anything is said of its mask.
             Err(outcome) => return Err(window.cut(pixels).map_or_else(End::Window, |_| End::Outcome(outcome))),
         };
@@ -262,7 +264,7 @@ impl Encoding {
             }
             encoded => encoded?,
         }
-        let mask = encode_mask(place, &self.look, &borrowed(&known), &values, self.compression)?;
+        let mask = encode_mask(place, &self.look, &borrowed(&known), mask, self.compression)?;
         let name = self.names.name(&NameParts {
             worker: &self.worker,
             task: job.task.task_id,
@@ -291,27 +293,28 @@ impl Encoding {
         Ok((record, drawn.chip, image, mask))
     }
 
-    /// The mask of a window, if it is one to learn from.
+    /// Burns the mask of a window, if it is one to learn from.
     fn burn(
         &self,
         fan: &Fan,
         drawn: &Drawn,
         from: &Candidate,
+        mask: &mut Vec<u8>,
         burning: &mut labels::Scratch,
-    ) -> Result<Mask, ChipOutcome> {
+    ) -> Result<Burnt, ChipOutcome> {
         let epsg = from.scene.epsg;
         let make =
             |parcels: &[Parcel]| self.index(parcels, epsg).map_err(|e| Failure::permanent("rasteriser", e.to_string()));
         let labels = fan.labels(epsg, make).map_err(ChipOutcome::Broken)?;
-        let mask = labels.mask(&from.grid, self.labels.unlabelled, burning);
-        let unlabelled = mask.pixels.iter().find(|(value, _)| *value == self.labels.unlabelled).map_or(0, |(_, n)| *n);
-        let share = 1.0 - f64::from(unlabelled) / mask.values.len().max(1) as f64;
+        let burnt = labels.burn(&from.grid, self.labels.unlabelled, mask, burning);
+        let unlabelled = burnt.pixels.iter().find(|(value, _)| *value == self.labels.unlabelled).map_or(0, |(_, n)| *n);
+        let share = 1.0 - f64::from(unlabelled) / mask.len().max(1) as f64;
         let (reason, detail) = match share {
             0.0 => ("empty_mask", "no pixel centre lies in a labelled parcel".to_owned()),
             few if few < self.labels.min_share => {
                 ("few_labels", format!("{:.1} % of the pixels are labelled", share * 100.0))
             }
-            _ => return Ok(mask),
+            _ => return Ok(burnt),
         };
         Err(ChipOutcome::Rejected(Rejection {
             parcel: drawn.parcel,

@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{Cursor, Seek, Write};
 
+use multiversion::multiversion;
 use tiff::encoder::{DirectoryEncoder, TiffEncoder, TiffKindStandard};
 use tiff::tags::Tag;
 
@@ -99,8 +100,11 @@ pub fn encode_image<E: From<EncodeError>>(
         SCRATCH.with_borrow_mut(|Scratch { plane: pixels, residuals, tile, deflater, zstandard }| {
             pixels.resize(width * height, 0);
             plane(band, pixels)?;
-            let raw = if compression == Compression::None { pixels } else { differences(pixels, width, residuals) };
-            let raw = bytemuck::cast_slice(raw);
+            if compression != Compression::None {
+                residuals.resize(pixels.len(), 0);
+                differences(pixels, width, residuals);
+            }
+            let raw = bytemuck::cast_slice(if compression == Compression::None { pixels } else { residuals });
             let tile = match compression {
                 Compression::Deflate(1) => deflater.zlib(raw, 2 * width),
                 Compression::Zstd(1) => zstandard.frame(raw, 2 * width).map_err(EncodeError::Codec)?,
@@ -135,7 +139,7 @@ fn image_tags<W: Write + Seek>(
     if compression != Compression::None {
         dir.write_tag(Tag::Predictor, 2u16)?;
     }
-    dir.write_tag(Tag::Unknown(GDAL_METADATA), &*gdal_metadata(bands, metadata, Some(SCALE)))?;
+    dir.write_tag(Tag::Unknown(GDAL_METADATA), &*Xml::new(bands, metadata, Some(SCALE)).end())?;
     dir.write_tag(Tag::GdalNodata, "0")?;
     Ok(())
 }
@@ -177,11 +181,11 @@ pub fn encode_mask(
     // TIFF 6.0 colour map: all reds, then all greens, then all blues, 16 bits each.
     let colours: Vec<u16> = (0..3).flat_map(|c| look.palette.iter().map(move |rgb| u16::from(rgb[c]) * 257)).collect();
     dir.write_tag(Tag::ColorMap, &*colours)?;
-    let mut xml = gdal_metadata(&["class"], metadata, None);
+    let mut xml = Xml::new(&["class"], metadata, None);
     for (value, name) in &look.names {
-        insert_item(&mut xml, &format!("name=\"CLASS_{value}\" sample=\"0\""), name);
+        xml.item(format_args!("name=\"CLASS_{value}\" sample=\"0\""), name);
     }
-    dir.write_tag(Tag::Unknown(GDAL_METADATA), &*xml)?;
+    dir.write_tag(Tag::Unknown(GDAL_METADATA), &*xml.end())?;
     dir.write_tag(Tag::GdalNodata, &*look.nodata.to_string())?;
     dir.finish()?;
     Ok(out.into_inner())
@@ -221,56 +225,74 @@ fn offset32(value: u64) -> Result<u32, EncodeError> {
 
 /// Predictor 2, row by row: each sample minus its left neighbour, modulo 2^16. From one buffer into another, because
 /// in place the compiler would find no vectors.
-fn differences<'a>(plane: &[u16], width: usize, residuals: &'a mut Vec<u16>) -> &'a [u16] {
-    residuals.resize(plane.len(), 0);
+#[multiversion(targets("x86_64+avx2"))]
+fn differences(plane: &[u16], width: usize, residuals: &mut [u16]) {
     for (row, out) in plane.chunks_exact(width).zip(residuals.chunks_exact_mut(width)) {
         out[0] = row[0];
         for ((out, left), here) in out[1..].iter_mut().zip(row).zip(&row[1..]) {
             *out = here.wrapping_sub(*left);
         }
     }
-    residuals
 }
 
-/// GDAL's metadata XML: descriptions and scale of the bands, then items of the whole file.
-fn gdal_metadata(bands: &[&str], items: &[(&str, &str)], scale: Option<f64>) -> String {
-    let mut xml = String::from("<GDALMetadata>\n</GDALMetadata>\n");
-    for (i, band) in bands.iter().enumerate() {
-        insert_item(&mut xml, &format!("name=\"DESCRIPTION\" sample=\"{i}\" role=\"description\""), band);
-        if let Some(scale) = scale {
-            insert_item(&mut xml, &format!("name=\"OFFSET\" sample=\"{i}\" role=\"offset\""), "0");
-            insert_item(&mut xml, &format!("name=\"SCALE\" sample=\"{i}\" role=\"scale\""), &scale.to_string());
+/// GDAL's metadata XML while it is written.
+struct Xml(String);
+
+impl Xml {
+    /// Descriptions and scale of the bands, then items of the whole file.
+    fn new(bands: &[&str], items: &[(&str, &str)], scale: Option<f64>) -> Self {
+        let mut xml = Self(String::with_capacity(4096));
+        xml.0.push_str("<GDALMetadata>\n");
+        for (i, band) in bands.iter().enumerate() {
+            xml.item(format_args!("name=\"DESCRIPTION\" sample=\"{i}\" role=\"description\""), band);
+            if let Some(scale) = scale {
+                xml.item(format_args!("name=\"OFFSET\" sample=\"{i}\" role=\"offset\""), "0");
+                xml.item(format_args!("name=\"SCALE\" sample=\"{i}\" role=\"scale\""), &scale.to_string());
+            }
         }
-    }
-    for (name, value) in items {
-        insert_item(&mut xml, &format!("name=\"{}\"", escape(name)), value);
-    }
-    xml
-}
-
-/// Adds an item at the end of GDAL's XML. GDAL's driver escapes a value before its XML writer does so again, and its
-/// reader undoes both.
-fn insert_item(xml: &mut String, attributes: &str, value: &str) {
-    const END: &str = "</GDALMetadata>\n";
-    xml.truncate(xml.len() - END.len());
-    // Writing to a String cannot fail.
-    let _ = writeln!(xml, "  <Item {attributes}>{}</Item>", escape(&escape(value)));
-    xml.push_str(END);
-}
-
-fn escape(text: &str) -> String {
-    let plain = |c: &char| c.is_ascii() && (!c.is_ascii_control());
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars().filter(plain) {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c => out.push(c),
+        for (name, value) in items {
+            xml.item(format_args!("name=\"{}\"", Escaped(name, "&")), value);
         }
+        xml
     }
-    out
+
+    /// One item. GDAL's driver escapes a value before its XML writer does so again, and its reader undoes both.
+    fn item(&mut self, attributes: std::fmt::Arguments<'_>, value: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "  <Item {attributes}>{}</Item>", Escaped(value, "&amp;"));
+    }
+
+    fn end(mut self) -> String {
+        self.0.push_str("</GDALMetadata>\n");
+        self.0
+    }
+}
+
+/// Text as XML, without what is not plain ASCII; entities begin with the second, which is longer when they are escaped.
+struct Escaped<'a>(&'a str, &'static str);
+
+impl std::fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plain = |c: char| matches!(c, ' '..='~') && !matches!(c, '&' | '<' | '>' | '"');
+        let mut rest = self.0;
+        while let Some(at) = rest.find(|c| !plain(c)) {
+            f.write_str(&rest[..at])?;
+            let mut chars = rest[at..].chars();
+            let entity = match chars.next() {
+                Some('&') => "amp;",
+                Some('<') => "lt;",
+                Some('>') => "gt;",
+                Some('"') => "quot;",
+                _ => "",
+            };
+            if !entity.is_empty() {
+                f.write_str(self.1)?;
+                f.write_str(entity)?;
+            }
+            rest = chars.as_str();
+        }
+        f.write_str(rest)
+    }
 }
 
 /// Buffers of one tile, kept per thread: two thirds of a MiB for chips of 256 pixels.

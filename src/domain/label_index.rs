@@ -4,7 +4,7 @@
 //! parcels overlap the one with the higher id wins, whatever order they were read in.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rstar::primitives::{GeomWithData, Rectangle};
 use rstar::{AABB, RTree};
@@ -12,6 +12,7 @@ use rstar::{AABB, RTree};
 use super::classes::ClassId;
 use super::labels::{Scratch, burn, counts};
 use super::polygon::{Envelope, Polygon};
+use super::runs::{Placement, Runs};
 use super::scene::PixelGrid;
 
 /// A shape that has a place, with its box.
@@ -19,18 +20,33 @@ use super::scene::PixelGrid;
 pub struct Placed {
     shape: Polygon,
     bounds: Envelope,
+    /// Its pixels on the lattice of the first window it was wanted in, unless there are too many.
+    runs: OnceLock<Option<Runs>>,
 }
 
 impl Placed {
     /// `None` for a shape with a point that is nowhere, or with none.
     pub fn new(shape: Polygon) -> Option<Self> {
         let bounds = shape.envelope()?;
-        shape.points().iter().flatten().all(|v| v.is_finite()).then_some(Self { shape, bounds })
+        shape.points().iter().flatten().all(|v| v.is_finite()).then_some(Self { shape, bounds, runs: OnceLock::new() })
     }
 
     /// The shape.
     pub fn shape(&self) -> &Polygon {
         &self.shape
+    }
+
+    /// What it takes in memory, its pixels included, bytes; those are a row each 10 m, as most shapes have it.
+    pub fn bytes(&self) -> usize {
+        let rows = ((self.bounds[3] - self.bounds[1]) / 10.0).clamp(1.0, 65_535.0) as usize + 1;
+        size_of::<Self>() + size_of_val(self.shape.points()) + rows * size_of::<[u16; 3]>()
+    }
+
+    /// As [`burn`], with what earlier windows found out.
+    fn burn(&self, mask: &mut [u8], grid: &PixelGrid, window: &Placement, value: u8, scratch: &mut Scratch) -> bool {
+        let runs = self.runs.get_or_init(|| Runs::of(&self.shape, self.bounds, window.lattice, scratch));
+        let painted = runs.as_ref().and_then(|runs| runs.paint(mask, window, value));
+        painted.unwrap_or_else(|| burn(mask, grid, &self.shape, value, scratch))
     }
 }
 
@@ -47,9 +63,7 @@ pub struct Label {
 
 /// What was burnt into a window.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Mask {
-    /// (rows, cols), row-major.
-    pub values: Vec<u8>,
+pub struct Burnt {
     /// Ids of all parcels that were burnt, ascending, also of those over which later ones were burnt.
     pub parcels: Vec<i64>,
     /// Pixels of each value that occurs, ascending.
@@ -84,19 +98,21 @@ impl LabelIndex {
         met
     }
 
-    /// The mask of a window: class of the parcel that holds each pixel's centre, `unlabelled` where there is none.
-    pub fn mask(&self, grid: &PixelGrid, unlabelled: u8, scratch: &mut Scratch) -> Mask {
-        let mut values = vec![unlabelled; grid.width as usize * grid.height as usize];
+    /// Burns the mask of a window into `mask`, (rows, cols), in place of what that holds: class of the parcel that holds each
+    /// pixel's centre, `unlabelled` where there is none.
+    pub fn burn(&self, grid: &PixelGrid, unlabelled: u8, mask: &mut Vec<u8>, scratch: &mut Scratch) -> Burnt {
+        mask.clear();
+        mask.resize(grid.width as usize * grid.height as usize, unlabelled);
         let (mut parcels, mut used) = (Vec::new(), BTreeSet::from([unlabelled]));
+        let window = Placement::of(grid);
         for at in self.met(grid) {
             let label = &self.labels[at as usize];
-            if burn(&mut values, grid, label.shape.shape(), label.class.get(), scratch) {
+            if label.shape.burn(mask, grid, &window, label.class.get(), scratch) {
                 parcels.push(label.id);
                 used.insert(label.class.get());
             }
         }
-        let pixels = counts(&values, used);
-        Mask { values, parcels, pixels }
+        Burnt { parcels, pixels: counts(mask, used) }
     }
 }
 
@@ -114,9 +130,10 @@ mod tests {
         }
         assert_eq!(Placed::new(Polygon::default()), None);
         for unlabelled in [0, 255] {
-            let mask = LabelIndex::new(Vec::new()).mask(&grid, unlabelled, &mut Scratch::default());
-            assert_eq!((mask.values, mask.parcels), (vec![unlabelled; 16], vec![]));
-            assert_eq!(mask.pixels, [(unlabelled, 16)]);
+            let mut mask = vec![7; 99];
+            let burnt = LabelIndex::new(Vec::new()).burn(&grid, unlabelled, &mut mask, &mut Scratch::default());
+            assert_eq!((mask, burnt.parcels), (vec![unlabelled; 16], vec![]));
+            assert_eq!(burnt.pixels, [(unlabelled, 16)]);
         }
     }
 
@@ -131,9 +148,10 @@ mod tests {
         let (a, b, far) = (label(1, 3, 0.0, 30.0), label(2, 5, 20.0, 40.0), label(3, 8, 900.0, 990.0));
         for labels in [vec![a.clone(), b.clone(), far.clone()], vec![far, b, a]] {
             let index = LabelIndex::new(labels);
-            let mask = index.mask(&grid, 0, &mut Scratch::default());
-            assert_eq!((mask.values, mask.parcels), (vec![3, 3, 5, 5], vec![1, 2]));
-            assert_eq!(mask.pixels, [(3, 2), (5, 2)]);
+            let mut mask = Vec::new();
+            let burnt = index.burn(&grid, 0, &mut mask, &mut Scratch::default());
+            assert_eq!((mask, burnt.parcels), (vec![3, 3, 5, 5], vec![1, 2]));
+            assert_eq!(burnt.pixels, [(3, 2), (5, 2)]);
         }
     }
 }

@@ -17,10 +17,32 @@ use super::scene::PixelGrid;
 ///
 /// `mask` has `grid.height * grid.width` bytes. `scratch` is kept between calls to save allocations.
 pub fn burn(mask: &mut [u8], grid: &PixelGrid, shape: &Polygon, value: u8, scratch: &mut Scratch) -> bool {
-    let (width, height) = (grid.width as usize, grid.height as usize);
-    debug_assert_eq!(mask.len(), width * height);
-    scratch.begin(height);
+    let width = grid.width as usize;
+    debug_assert_eq!(mask.len(), width * grid.height as usize);
     let mut burnt = false;
+    covered(grid, shape, scratch, |row, first, end| {
+        paint(&mut mask[row * width + first..row * width + end], value);
+        burnt = true;
+    });
+    burnt
+}
+
+/// Calls `each` with the row, the first column, and the one after the last, of every run of pixels whose centres `shape` (in
+/// metres of the grid's CRS) covers; none is empty.
+pub(super) fn covered(
+    grid: &PixelGrid,
+    shape: &Polygon,
+    scratch: &mut Scratch,
+    mut each: impl FnMut(usize, usize, usize),
+) {
+    let (width, height) = (grid.width as usize, grid.height as usize);
+    scratch.begin(height);
+    let mut fill = |row, x1, x2| {
+        let (first, end) = (column(x1, width), column(x2, width));
+        if first < end {
+            each(row, first, end);
+        }
+    };
     let pixel = |[x, y]: [f64; 2]| [(x - grid.x0) / grid.res, (grid.y0 - y) / grid.res];
     // One number tells whether both are numbers; sums as large as that are no places either.
     let is_place = |[x, y]: [f64; 2]| (x + y).is_finite();
@@ -43,7 +65,7 @@ pub fn burn(mask: &mut [u8], grid: &PixelGrid, shape: &Polygon, value: u8, scrat
                 // neighbours when it runs rightwards.
                 let row = y1 - 0.5;
                 if x1 > x2 && row >= 0.0 && row < height as f64 && row.fract() == 0.0 {
-                    burnt |= fill(&mut mask[row as usize * width..][..width], x2, x1, value);
+                    fill(row as usize, x2, x1);
                 }
                 continue;
             };
@@ -52,26 +74,20 @@ pub fn burn(mask: &mut [u8], grid: &PixelGrid, shape: &Polygon, value: u8, scrat
             scratch.cross(start, end, |y| (y - y1) * (x2 - x1) / (y2 - y1) + x1);
         }
     }
-    scratch.end(|row, x1, x2| burnt |= fill(&mut mask[row * width..][..width], x1, x2, value));
-    burnt
+    scratch.end(fill);
 }
 
-/// Fills the pixels of a row whose centres lie in `[x1, x2)`, and says whether there are any.
+/// The first of `width` columns whose centre is not left of `x`.
 #[inline]
-fn fill(line: &mut [u8], x1: f64, x2: f64, value: u8) -> bool {
+fn column(x: f64, width: usize) -> usize {
     // For what is not negative, a conversion is the floor; in 32 bits it is one instruction.
-    let pixel = |x: f64| ((x + 0.5).max(0.0) as i32 as usize).min(line.len());
-    let (first, end) = (pixel(x1), pixel(x2));
-    if first < end {
-        paint(&mut line[first..end], value);
-    }
-    first < end
+    ((x + 0.5).max(0.0) as i32 as usize).min(width)
 }
 
 /// Sets all bytes. Fields are some ten pixels wide, where a call of `memset` costs more than the bytes: two stores that
 /// may overlap do for those.
 #[inline]
-fn paint(span: &mut [u8], value: u8) {
+pub(super) fn paint(span: &mut [u8], value: u8) {
     match span.len() {
         16..=32 => ends::<16>(span, value),
         8..=15 => ends::<8>(span, value),

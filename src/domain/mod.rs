@@ -40,6 +40,7 @@ pub mod rarest;
 pub mod rates;
 pub mod result;
 pub mod roster;
+mod runs;
 pub mod sampling;
 pub mod scene;
 pub mod scene_query;

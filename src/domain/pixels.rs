@@ -4,6 +4,8 @@
 //! and suspect when any band is above [`SUSPECT`] before anything is subtracted. Trap: nodata is judged before the offset
 //! goes, because afterwards nothing becomes 0 any more.
 
+use multiversion::multiversion;
+
 use super::harmonise::{Offset, SUSPECT};
 use super::scl::Seen;
 
@@ -82,6 +84,7 @@ impl Shares {
 
 /// Whether pixels are neither nodata nor suspect, as most are: one number tells, what of `dn - 1` goes beyond, which for 0
 /// is most of all.
+#[multiversion(targets("x86_64+avx2"))]
 pub fn is_plain(pixels: &[u16]) -> bool {
     pixels.iter().fold(0, |beyond, dn| beyond | dn.wrapping_sub(1).saturating_sub(SUSPECT - 1)) == 0
 }

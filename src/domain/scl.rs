@@ -5,7 +5,7 @@
 //! pixels, 0 to 1. Contract: a class above 11 is bad, because nobody knows what it means.
 //! Trap: 5 and 7 are what fallow and freshly ploughed land are called: calling them bad loses whole crops.
 
-use super::count::count_u16;
+use super::count::count_u8;
 
 /// Classes there are.
 pub const CLASSES: u8 = 12;
@@ -41,16 +41,16 @@ impl BadClasses {
         let mut rows = classes.chunks(width.max(1)).peekable();
         while let Some(row) = rows.next() {
             let twice = rows.next_if(|next| *next == row).is_some();
-            if twice { &mut pairs } else { &mut single }.extend_from_slice(row);
+            // All above the last class are one.
+            let narrow = row.iter().map(|class| (*class).min(u16::from(CLASSES)) as u8);
+            if twice { &mut pairs } else { &mut single }.extend(narrow);
         }
-        let count = |class| 2 * count_u16(&pairs, class) + count_u16(&single, class);
-        let known = u16::from(CLASSES);
-        let counts: Vec<u32> = (0..known).map(count).collect();
-        // What is above the last class is bad.
-        let unknown = classes.len() as u32 - counts.iter().sum::<u32>();
-        let bad = (0..).zip(&counts).filter(|(class, _)| self.holds(*class)).map(|(_, n)| n).sum::<u32>() + unknown;
+        let count = |class| 2 * count_u8(&pairs, class) + count_u8(&single, class);
+        let nodata = count(0);
+        let bad = (0..=CLASSES).filter(|class| self.holds(u16::from(*class)));
+        let bad: u32 = bad.map(|class| if class == 0 { nodata } else { count(class) }).sum();
         let all = classes.len().max(1) as f64;
-        Seen { bad: f64::from(bad) / all, nodata: f64::from(counts[0]) / all }
+        Seen { bad: f64::from(bad) / all, nodata: f64::from(nodata) / all }
     }
 }
 

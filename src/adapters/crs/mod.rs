@@ -13,8 +13,8 @@
 mod patch;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gdal::spatial_ref::{AxisMappingStrategy, CoordTransform, SpatialRef};
 
@@ -102,7 +102,14 @@ impl Crs {
     /// # Errors
     /// When PROJ does not know the code.
     pub fn epsg(code: u32) -> Result<Self, CrsError> {
-        Self::checked(format!("EPSG:{code}"))
+        // Every task asks for its zone, and PROJ looks the whole system up in its database: half a millisecond.
+        static KNOWN: Mutex<BTreeMap<u32, Crs>> = Mutex::new(BTreeMap::new());
+        let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(crs) = known().get(&code) {
+            return Ok(crs.clone());
+        }
+        let crs = Self::checked(format!("EPSG:{code}"))?;
+        Ok(known().entry(code).or_insert(crs).clone())
     }
 
     /// WGS 84 longitude and latitude in degrees.
