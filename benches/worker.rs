@@ -28,6 +28,11 @@ use satellite_pipeline::node::{master, parts, telemetry, worker};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+/// As the program has it.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let [fixture, out, sets @ ..] = &args[..] else {

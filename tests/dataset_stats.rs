@@ -47,7 +47,8 @@ fn commit(root: &Path, task: u64, count: u64, shared: &BTreeMap<u64, i64>) {
         record.provenance.parcels.extend(shared.get(&chip));
         let place = Place { grid: &record.grid, epsg: record.epsg };
         let mut image = Vec::new();
-        encode_image(place, &["B02", "B03"], &[], planes(&pixels(task, chip)), Compression::Zstd(1), &mut image).unwrap();
+        encode_image(place, &["B02", "B03"], &[], planes(&pixels(task, chip)), Compression::Zstd(1), &mut image)
+            .unwrap();
         store.stage(&attempt, &name, &image, b"mask").unwrap();
         (record.image, record.mask) =
             (FileRecord::of(Algorithm::Xxh128, &image), FileRecord::of(Algorithm::Xxh128, b"mask"));

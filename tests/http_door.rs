@@ -308,6 +308,31 @@ async fn a_host_gets_no_more_requests_at_once_than_its_budget() {
     assert_eq!((server.peak(), tally.peak_in_flight, tally.in_flight, tally.waiting), (3, 3, 0, 0));
 }
 
+/// Bodies that nobody has used yet, of a megabyte, so that they come in several pieces.
+#[tokio::test]
+async fn bodies_that_are_not_used_keep_further_requests_from_beginning() {
+    let large: Vec<u8> = (0..MB).map(|i| (i % 251) as u8).collect();
+    let server = FaultServer::start(move |asked| file(asked, &large)).await;
+    let http = std::sync::Arc::new(Http::new(HttpSettings { per_host: 3, bodies: 2, ..settings(&server) }).unwrap());
+    let mut reads = tokio::task::JoinSet::new();
+    for _ in 0..12 {
+        let (http, href) = (http.clone(), server.at("x.tif"));
+        reads.spawn(async move { http.get_range(&href, 0..MB as u64).await.unwrap() });
+    }
+    let mut held = vec![reads.join_next().await.unwrap().unwrap(), reads.join_next().await.unwrap().unwrap()];
+    for more in 1..=10 {
+        let early = tokio::time::timeout(Duration::from_millis(20), reads.join_next()).await;
+        assert!(early.is_err(), "a third body while two are held");
+        assert!(server.asked().len() <= 2 + 3 + more, "{} requests", server.asked().len());
+        // A slice of a body is the body.
+        let slice = held.remove(0).slice(5..10);
+        assert_eq!(*slice, [5, 6, 7, 8, 9]);
+        drop(slice);
+        held.push(reads.join_next().await.unwrap().unwrap());
+    }
+    assert_eq!((reads.len(), http.counters().tally().in_flight), (0, 0));
+}
+
 /// Two nodes with a budget of 16 each, and a server that bears 8 requests at once.
 #[tokio::test]
 async fn nodes_that_are_refused_ask_less_at_once_until_the_server_bears_them() {

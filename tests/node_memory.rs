@@ -34,6 +34,11 @@ use satellite_pipeline::node::{master, worker};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+/// As the program has it.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Tells the child where everything is.
 const CHILD: &str = "NODE_MEMORY_CHILD";
 /// Chips that are written before the output stalls: enough to fill the cache.

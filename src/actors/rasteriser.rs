@@ -1,8 +1,9 @@
 //! Fifth stage: the pixels of a chip cut and judged, its mask burnt, and both files encoded.
 //!
-//! Contract: pure CPU work on the pool, one chip a message, from the first pixel to the last byte on one thread. The pixels
-//! stage is told whether the window is a chip before the rest is done. A mask holds every labelled parcel in the
-//! window, not only the drawn one; a chip whose mask would be empty is rejected (`empty_mask`).
+//! Contract: pure CPU work on the pool, one chip a message, from the first pixel to the last byte on one thread, band after
+//! band while its pixels are warm. The pixels stage is told what became of the window when that is known. A mask holds every
+//! labelled parcel in the window, not only the drawn one; a chip whose mask would be empty is rejected (`empty_mask`).
+//! Trap: pixels are judged over all bands, so a window with anything to judge is cut twice.
 
 use std::cell::RefCell;
 use std::sync::Arc;

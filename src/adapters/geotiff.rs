@@ -367,7 +367,8 @@ mod tests {
             let place = Place { grid: &GRID, epsg: 32633 };
             // What was in the buffer is of no account.
             let mut bytes = vec![7; 100_000];
-            encode_image(place, &["B02", "B<3"], &[("ITEM", "S2A & B")], planes(&pixels(2)), compression, &mut bytes).unwrap();
+            encode_image(place, &["B02", "B<3"], &[("ITEM", "S2A & B")], planes(&pixels(2)), compression, &mut bytes)
+                .unwrap();
             let path = dir.path().join("chip.tif");
             std::fs::write(&path, &bytes).unwrap();
             let tif = Dataset::open(&path).unwrap();

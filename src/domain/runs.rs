@@ -23,7 +23,8 @@ pub(super) struct Placement {
     pub(super) lattice: Lattice,
     /// Column and row of its upper left pixel; rows count southwards.
     corner: [i64; 2],
-    size: [i64; 2],
+    /// Columns and rows.
+    size: [i32; 2],
 }
 
 impl Placement {
@@ -35,7 +36,7 @@ impl Placement {
         };
         let ((x, col), (y, row)) = (place(grid.x0), place(-grid.y0));
         let lattice = Lattice { res: grid.res, offset: [x, y] };
-        Self { lattice, corner: [col, row], size: [grid.width, grid.height].map(i64::from) }
+        Self { lattice, corner: [col, row], size: [grid.width, grid.height].map(|n| n as i32) }
     }
 }
 
@@ -71,13 +72,16 @@ impl Runs {
             return None;
         }
         let [across, down] = [0, 1].map(|axis| self.corner[axis] - window.corner[axis]);
+        // One farther away than that is out of every window.
+        let near = |distance: i64| i32::try_from(distance).ok().filter(|d| d.abs() < 1 << 24);
+        let Some((across, down)) = near(across).zip(near(down)) else { return Some(false) };
         let [width, height] = window.size;
         let mut painted = false;
         for run in &self.runs {
-            let [row, first, end] = run.map(i64::from);
+            let [row, first, end] = run.map(i32::from);
             let (row, first, end) = (row + down, (first + across).max(0), (end + across).min(width));
             if (0..height).contains(&row) && first < end {
-                let line = (row * width) as usize;
+                let line = row as usize * width as usize;
                 paint(&mut mask[line + first as usize..line + end as usize], value);
                 painted = true;
             }

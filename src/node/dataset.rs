@@ -116,8 +116,7 @@ impl<'a> Work<'a> {
     /// Looks at everything there is; changes nothing.
     fn begin(config: &'a Config, dir: &'a Path, mut failures: Failures) -> Result<Self, NodeError> {
         parts::directory(dir)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let pool = CpuPool::new(config.worker.cores(cores)).map_err(|e| NodeError::Stopped(format!("threads: {e}")))?;
+        let pool = CpuPool::new(parts::cores(config)).map_err(|e| NodeError::Stopped(format!("threads: {e}")))?;
         let (pool, classes) = (pool.pool(), parts::classes(config)?);
         let manifests = Manifests::list(dir)?;
         let parcels = plan(config, &classes, &manifests)?;

@@ -125,9 +125,15 @@ pub fn imagery_http(config: &Config) -> Result<Arc<Http>, NodeError> {
         read_timeout: config.imagery.read_timeout,
         body_timeout: config.imagery.read_timeout * 2,
         per_host: config.imagery.requests_per_host,
+        bodies: 2 * cores(config) + 2,
         trust: trust(config)?,
         ..HttpSettings::default()
     })?))
+}
+
+/// Threads of the pool.
+pub fn cores(config: &Config) -> usize {
+    config.worker.cores(std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// HTTP for the catalog.

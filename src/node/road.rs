@@ -73,7 +73,7 @@ impl Road {
     ) -> Result<Self, NodeError> {
         let classes = parts::classes(config)?;
         let parcels = parts::parcels(config, classes.clone())?;
-        let cores = config.worker.cores(std::thread::available_parallelism().map_or(1, |n| n.get()));
+        let cores = parts::cores(config);
         let threads = |e: rayon::ThreadPoolBuildError| NodeError::Stopped(format!("worker.cores: {e}"));
         let cpu = CpuPool::new(cores).map_err(threads)?;
         // Each reads the system's certificates, which is most of a start: side by side.

@@ -193,6 +193,47 @@ fn a_parcel_prepared_for_one_zone_is_prepared_again_for_another() {
     });
 }
 
+/// Nodata and suspect DNs within their limits: the bands are judged together, and all of them harmonised.
+#[test]
+fn a_window_with_some_pixels_to_judge_is_a_chip_of_all_its_bands() {
+    on_stage(async || {
+        let mut bed = Bed::new().await;
+        let fan = bed.fan(1, vec![parcel(1, CENTRE, 100.0)]).await;
+        let (mut chip, heard) = bed.window(&fan, 0, 1700);
+        drop(fan);
+        let size = (SIZE * SIZE) as usize;
+        // 128 pixels are nodata, in one band or the other; 64 others are suspect.
+        let first = |i| if i < 100 { 0 } else { 1700 };
+        let second = |i| match i {
+            50..128 => 0,
+            1000..1064 => 60_000,
+            _ => 1700,
+        };
+        let block = |pixels: Vec<u16>| HashMap::from([(0, Arc::new(Samples::U16(pixels)))]);
+        let blocks = vec![block((0..size).map(first).collect()), block((0..size).map(second).collect())];
+        assert_eq!(blocks.len(), BANDS.len());
+        chip.window.blocks = Arc::new(blocks);
+        chip.window.offset = Offset { subtract: 1000, rule: "pixels" };
+        chip.window.limits = Limits { bad: 0.05, nodata: 0.05, suspect: 0.05 };
+        bed.lane.send(chip).await;
+        let written = bed.writer.next().await.message;
+        assert_eq!(heard.await, Ok(Verdict::Taken));
+        let known = &written.record.provenance;
+        assert_eq!((known.nodata_fraction, known.suspect_fraction), (128.0 / 4096.0, 64.0 / 4096.0));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.tif");
+        std::fs::write(&path, &written.image).unwrap();
+        let read = gdal::Dataset::open(&path).unwrap();
+        assert_eq!(read.metadata_item("NODATA_FRACTION", "").unwrap(), "0.03125");
+        let edge = SIZE as usize;
+        let pixels =
+            |band| read.rasterband(band).unwrap().read_as::<u16>((0, 0), (edge, edge), (edge, edge), None).unwrap();
+        let (first, second) = (pixels(1), pixels(2));
+        assert_eq!([99, 100, 1000].map(|at| first.data()[at]), [0, 700, 700]);
+        assert_eq!([49, 50, 127, 128, 1063, 1064].map(|at| second.data()[at]), [700, 0, 0, 700, 59_000, 700]);
+    });
+}
+
 /// The pixels stage may offer the chip another scene, and is then the last to have a share of the task.
 #[test]
 fn a_window_that_is_no_use_goes_back_and_leaves_no_share() {

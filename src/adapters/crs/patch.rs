@@ -66,7 +66,8 @@ impl Patch {
         let origin = at_nodes[N * N / 2];
         let mut terms = [[[0.0; 2]; N]; N];
         for axis in 0..2 {
-            let column = |i: usize| monomials(&nodes, std::array::from_fn(|j| at_nodes[i * N + j][axis] - origin[axis]));
+            let column =
+                |i: usize| monomials(&nodes, std::array::from_fn(|j| at_nodes[i * N + j][axis] - origin[axis]));
             let columns: [[f64; N]; N] = std::array::from_fn(column);
             for j in 0..N {
                 let row = monomials(&nodes, std::array::from_fn(|i| columns[i][j]));

@@ -13,10 +13,11 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use super::Extent;
+use super::bodies::{Bodies, Body, Received};
 use super::budget::Slot;
 use super::error::{Fault, snippet};
 use super::retry_after;
-use crate::adapters::spare::{Lent, Spares};
+use crate::adapters::spare::Lent;
 
 /// Most that is read of a refusal.
 const SAID_BYTES: usize = 2048;
@@ -63,12 +64,7 @@ impl Answer {
     }
 
     /// The bytes of a range that was asked for.
-    pub(super) async fn range(
-        mut self,
-        asked: Range<u64>,
-        extent: Extent,
-        bodies: &Spares<u8>,
-    ) -> Result<Bytes, Fault> {
+    pub(super) async fn range(mut self, asked: Range<u64>, extent: Extent, bodies: &Bodies) -> Result<Received, Fault> {
         self.must_be_plain()?;
         let due = if self.status() == StatusCode::PARTIAL_CONTENT {
             let stated = self.header(header::CONTENT_RANGE).unwrap_or("no Content-Range").to_owned();
@@ -77,13 +73,13 @@ impl Answer {
             self.whole_len(&asked, extent)?
         };
         let body = self.at_most(asked.end - asked.start, due, &asked, bodies).await?;
-        let got = body.len() as u64;
+        let got = body.bytes().len() as u64;
         let short = due.is_some_and(|n| got < n) || (extent == Extent::Exact && got < asked.end - asked.start);
         if short {
             let wanted = due.or(Some(asked.end - asked.start));
             return Err(Fault::Truncated { got, wanted, why: "the body is short".into() });
         }
-        if got == 0 { Err(Fault::OutOfRange(asked.start)) } else { Ok(body) }
+        if got == 0 { Err(Fault::OutOfRange(asked.start)) } else { Ok(Received { body, slot: self.slot }) }
     }
 
     /// A 200 is believed only when the file is no longer than the range: its length, when stated.
@@ -105,33 +101,29 @@ impl Answer {
         max: u64,
         due: Option<u64>,
         asked: &Range<u64>,
-        bodies: &Spares<u8>,
-    ) -> Result<Bytes, Fault> {
+        bodies: &Bodies,
+    ) -> Result<Body, Fault> {
         let limit = due.unwrap_or(max).min(max) as usize;
-        let mut first = Bytes::new();
-        let mut body = Lent::from(Vec::new());
-        while let Some(piece) = self.piece(first.len().max(body.len()), due).await? {
-            if piece.len() > limit - first.len().max(body.len()) {
+        let mut whole = Bytes::new();
+        let mut body: Option<Lent<u8>> = None;
+        loop {
+            let got = body.as_ref().map_or(whole.len(), |body| body.len());
+            let Some(piece) = self.piece(got, due).await? else { break };
+            if piece.len() > limit - got {
                 let asked = asked.clone();
                 return Err(match self.status() {
                     StatusCode::PARTIAL_CONTENT => Fault::WrongRange { asked, answered: "more bytes".into() },
                     status => Fault::RangeIgnored { asked, status: status.as_u16() },
                 });
             }
-            if first.is_empty() {
-                first = piece;
+            if piece.len() == limit {
+                whole = piece;
                 continue;
             }
-            // More than one piece.
-            if body.is_empty() {
-                body = bodies.lend();
-                body.clear();
-                body.reserve(limit);
-                body.extend_from_slice(&first);
-            }
-            body.extend_from_slice(&piece);
+            // Copied at once: the connection reads on into the same memory only when nobody holds a piece of it.
+            body.get_or_insert_with(|| bodies.lend(limit)).extend_from_slice(&piece);
         }
-        Ok(if body.is_empty() { first } else { Bytes::from_owner(body) })
+        Ok(body.map_or(Body::Piece(whole), Body::Copied))
     }
 
     /// A JSON document of at most `cap` bytes.

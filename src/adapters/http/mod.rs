@@ -1,12 +1,13 @@
 //! The one door to HTTP(S), for scenes' pixels and for the catalog; and to `file:` where that is allowed.
 //!
 //! Contract: an answer is exactly what was asked for, or a typed error. Bounded: concurrent requests per host, bytes of
-//! an answer, silence between two chunks, and the time of a whole answer. No retries here: actors decide, on
-//! [`HttpError::severity`]. Nothing goes to a host that [`Trust`] refuses, redirects included.
-//! Units: bytes, seconds. Trap: a budget slot is held until the body has been read, so hold no answer while asking for
-//! another.
+//! an answer, silence between two chunks, the time of a whole answer, and complete bodies that nobody has used yet. No
+//! retries here: actors decide, on [`HttpError::severity`]. Nothing goes to a host that [`Trust`] refuses, redirects included.
+//! Units: bytes, seconds. Trap: a budget slot is held until the body has been read and has a place, so hold no answer while
+//! asking for another.
 
 mod answer;
+mod bodies;
 mod budget;
 mod error;
 mod file;
@@ -23,12 +24,12 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
-use crate::adapters::spare::Spares;
 pub use budget::{HttpCounters, HttpTally, MAX_HOSTS};
 pub use error::{Fault, HttpError, redact};
 pub use trust::Trust;
 
 use answer::Answer;
+use bodies::Bodies;
 use budget::Hosts;
 
 /// How the door behaves. All of it comes from configuration.
@@ -44,6 +45,8 @@ pub struct HttpSettings {
     pub min_bytes_per_s: u64,
     /// Concurrent requests to one host.
     pub per_host: usize,
+    /// Complete bodies of ranges that wait to be used; while there are so many, requests count as in flight.
+    pub bodies: usize,
     /// Redirects followed in a row.
     pub max_redirects: usize,
     /// Largest range that may be asked for, bytes.
@@ -64,6 +67,7 @@ impl Default for HttpSettings {
             body_timeout: Duration::from_secs(60),
             min_bytes_per_s: 32 * 1024,
             per_host: 16,
+            bodies: 6,
             max_redirects: 5,
             max_range_bytes: 64 << 20,
             max_retry_after_s: 300,
@@ -79,12 +83,8 @@ pub struct Http {
     client: reqwest::Client,
     settings: HttpSettings,
     hosts: Hosts,
-    bodies: Spares<u8>,
+    bodies: Bodies,
 }
-
-/// Buffers for the bodies of ranges that wait to be used again, and the largest of them, bytes. With those in use they are
-/// as many as were in use at once: nobody makes one while another waits.
-const SPARE_BODIES: (usize, usize) = (32, 4 << 20);
 
 /// What a ranged read takes for a full answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Http {
         }
         let client = builder.build().map_err(|e| HttpError::setup(&e))?;
         let hosts = Hosts::new(settings.per_host);
-        let bodies = Spares::new(SPARE_BODIES.0, SPARE_BODIES.1);
+        let bodies = Bodies::new(settings.bodies, settings.per_host);
         Ok(Self { client, settings, hosts, bodies })
     }
 
@@ -189,7 +189,7 @@ impl Http {
         };
         let deadline = self.deadline(len);
         let body = timeout_at(deadline, answer.range(range, extent, &self.bodies)).await;
-        body.unwrap_or(Err(Fault::TooSlow)).map_err(fail)
+        Ok(self.bodies.settle(body.unwrap_or(Err(Fault::TooSlow)).map_err(fail)?).await)
     }
 
     async fn json(

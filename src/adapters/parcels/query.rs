@@ -67,10 +67,7 @@ pub(super) fn span_sql(layer: &LayerInfo) -> String {
 
 /// Ids of the rows whose entry in the R-tree meets the box ?1 <= x <= ?2, ?3 <= y <= ?4; at most ?5.
 pub(super) fn rtree_sql(rtree: &str) -> String {
-    format!(
-        "SELECT id FROM {} WHERE maxx >= ?1 AND minx <= ?2 AND maxy >= ?3 AND miny <= ?4 LIMIT ?5",
-        quote(rtree),
-    )
+    format!("SELECT id FROM {} WHERE maxx >= ?1 AND minx <= ?2 AND maxy >= ?3 AND miny <= ?4 LIMIT ?5", quote(rtree),)
 }
 
 /// One row by id.
