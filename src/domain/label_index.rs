@@ -3,7 +3,7 @@
 //! Units: metres in the scene's CRS. Contract: parcels are burnt in ascending order of id, so where
 //! parcels overlap the one with the higher id wins, whatever order they were read in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use rstar::primitives::{GeomWithData, Rectangle};
@@ -43,7 +43,7 @@ impl Placed {
     }
 
     /// As [`burn`], with what earlier windows found out.
-    fn burn(&self, mask: &mut [u8], grid: &PixelGrid, window: &Placement, value: u8, scratch: &mut Scratch) -> bool {
+    fn burn(&self, mask: &mut [u8], grid: &PixelGrid, window: &Placement, value: u8, scratch: &mut Scratch) -> u32 {
         let runs = self.runs.get_or_init(|| Runs::of(&self.shape, self.bounds, window.lattice, scratch));
         let painted = runs.as_ref().and_then(|runs| runs.paint(mask, window, value));
         painted.unwrap_or_else(|| burn(mask, grid, &self.shape, value, scratch))
@@ -103,23 +103,55 @@ impl LabelIndex {
     pub fn burn(&self, grid: &PixelGrid, unlabelled: u8, mask: &mut Vec<u8>, scratch: &mut Scratch) -> Burnt {
         mask.clear();
         mask.resize(grid.width as usize * grid.height as usize, unlabelled);
-        let (mut parcels, mut used) = (Vec::new(), BTreeSet::from([unlabelled]));
+        let (mut parcels, mut painted) = (Vec::new(), BTreeMap::new());
         let window = Placement::of(grid);
         for at in self.met(grid) {
             let label = &self.labels[at as usize];
-            if label.shape.burn(mask, grid, &window, label.class.get(), scratch) {
+            let pixels = label.shape.burn(mask, grid, &window, label.class.get(), scratch);
+            if pixels > 0 {
                 parcels.push(label.id);
-                used.insert(label.class.get());
+                *painted.entry(label.class.get()).or_insert(0) += pixels;
             }
         }
-        Burnt { parcels, pixels: counts(mask, used) }
+        let bare = counts(mask, [unlabelled]);
+        let all = bare.iter().map(|(_, n)| n).sum::<u32>() + painted.values().sum::<u32>();
+        let pixels = if all as usize == mask.len() && !painted.contains_key(&unlabelled) {
+            // No pixel was painted twice, so what was painted is what is there.
+            bare.into_iter().chain(painted).collect::<BTreeMap<u8, u32>>().into_iter().collect()
+        } else {
+            counts(mask, painted.into_keys().chain([unlabelled]).collect::<BTreeSet<u8>>())
+        };
+        Burnt { parcels, pixels }
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Fields side by side and over each other, one of them perhaps of the value that means nothing.
+        #[test]
+        fn pixels_are_counted_as_they_are_in_the_mask(
+            fields in prop::collection::vec((0u8..16, 0u8..16, 1u8..8, 1u8..8, 1u8..5), 0..6),
+            unlabelled in prop::sample::select(vec![0u8, 3, 255]),
+        ) {
+            let grid = PixelGrid { x0: 0.0, y0: 0.0, res: 10.0, width: 16, height: 16 };
+            let labels = (0..).zip(fields).map(|(id, (col, row, width, height, class))| {
+                let [w, n, e, s] = [col, row, col + width, row + height].map(|at| f64::from(at) * 10.0);
+                let shape = Placed::new(Polygon::from_ring([[w, -n], [e, -n], [e, -s], [w, -s]])).unwrap();
+                Label { id, class: class.try_into().unwrap(), shape: Arc::new(shape) }
+            });
+            let mut mask = Vec::new();
+            let burnt = LabelIndex::new(labels.collect()).burn(&grid, unlabelled, &mut mask, &mut Scratch::default());
+            let mut wanted = BTreeMap::new();
+            mask.iter().for_each(|value| *wanted.entry(*value).or_insert(0) += 1);
+            prop_assert_eq!(burnt.pixels, wanted.into_iter().collect::<Vec<_>>());
+        }
+    }
 
     #[test]
     fn a_shape_with_a_point_nowhere_is_no_label() {

@@ -66,24 +66,24 @@ impl Runs {
         Some(Self { lattice, corner: corner.map(|v| v as i64), runs })
     }
 
-    /// Paints those in the window, whose mask has (rows, cols), and says whether there are any; `None` on another lattice.
-    pub(super) fn paint(&self, mask: &mut [u8], window: &Placement, value: u8) -> Option<bool> {
+    /// Paints those in the window, whose mask has (rows, cols), and says how many pixels they are; `None` on another lattice.
+    pub(super) fn paint(&self, mask: &mut [u8], window: &Placement, value: u8) -> Option<u32> {
         if self.lattice != window.lattice {
             return None;
         }
         let [across, down] = [0, 1].map(|axis| self.corner[axis] - window.corner[axis]);
         // One farther away than that is out of every window.
         let near = |distance: i64| i32::try_from(distance).ok().filter(|d| d.abs() < 1 << 24);
-        let Some((across, down)) = near(across).zip(near(down)) else { return Some(false) };
+        let Some((across, down)) = near(across).zip(near(down)) else { return Some(0) };
         let [width, height] = window.size;
-        let mut painted = false;
+        let mut painted = 0;
         for run in &self.runs {
             let [row, first, end] = run.map(i32::from);
             let (row, first, end) = (row + down, (first + across).max(0), (end + across).min(width));
             if (0..height).contains(&row) && first < end {
                 let line = row as usize * width as usize;
                 paint(&mut mask[line + first as usize..line + end as usize], value);
-                painted = true;
+                painted += (end - first) as u32;
             }
         }
         Some(painted)
@@ -113,8 +113,8 @@ mod tests {
         assert_eq!(runs.paint(&mut mask, &place(20.0, 0.0), 1), None);
         assert_eq!(runs.paint(&mut mask, &place(10.0, 5.0), 1), None);
         assert!(mask.iter().all(|v| *v == 0));
-        assert_eq!(runs.paint(&mut mask, &place(10.0, 0.0), 1), Some(true));
-        assert_eq!(runs.paint(&mut mask, &place(10.0, 10.0), 1), Some(true), "one pixel on is the same lattice");
+        assert_eq!(runs.paint(&mut mask, &place(10.0, 0.0), 1), Some(50));
+        assert_eq!(runs.paint(&mut mask, &place(10.0, 10.0), 1), Some(50), "one pixel on is the same lattice");
     }
 
     #[test]
