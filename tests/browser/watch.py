@@ -73,6 +73,9 @@ class Run:
         stac, self.port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.start(args.node, "serve", self.out / "scenes", "--listen", f"127.0.0.1:{stac}")
+        # Far enough away for a run that can be watched.
+        slow = ["curl", "-sf", "--output", self.out / "config.json", f"http://127.0.0.1:{stac}/__config?latency_ms=20"]
+        wait("the server of scenes", lambda: subprocess.run(slow, check=False).returncode == 0)
         probs = "{ 1 = 0.05, 2 = 0.15, 3 = 0.3, 4 = 0.05, 5 = 0.04, 6 = 0.25, 7 = 1.0, 8 = 0.1 }"
         settings = {
             "parcels.path": args.gpkg, "stac.url": f"http://127.0.0.1:{stac}", "output.dir": self.out / "dataset",

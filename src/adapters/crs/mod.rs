@@ -5,7 +5,7 @@
 //! Contract: points are transformed each on its own, shapes each as a whole. GDAL chooses among several datum operations
 //! by the mean of the points of a call, so a batch could move a point differently than the point alone, and master and
 //! worker must agree to the bit on where a parcel is; a shape that is moved as a whole does not tear where operations meet.
-//! From degrees to metres shapes go by polynomials that are held to PROJ ([`patch`]).
+//! From degrees to metres shapes go by polynomials that are held to PROJ (`patch`).
 //! Datum grids are never fetched: PROJ's network access is off by default, and an
 //! environment that turns it on is refused, because machines with and without the grid would disagree.
 //! Trap: GDAL's handles belong to the thread that made them. They live in a small cache per thread; a
@@ -267,7 +267,7 @@ impl Transform {
     }
 
     /// Moves the points of one shape, all by the same operation, in place; those without a place in the target CRS become
-    /// NaN. From degrees to metres this is within 1e-7 m of PROJ ([`patch`]); two shapes with the same points come out the
+    /// NaN. From degrees to metres this is within 1e-7 m of PROJ; two shapes with the same points come out the
     /// same.
     ///
     /// # Errors
