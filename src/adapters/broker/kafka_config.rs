@@ -131,6 +131,8 @@ impl KafkaConfig {
         c.set("batch.num.messages", "1").set("linger.ms", "0");
         // The partitioner of the Java and Python clients, so that a key lands where theirs does.
         c.set("partitioner", "murmur2_random").set("topic.metadata.propagation.max.ms", "5000");
+        // A topic that was asked about for the first time in an outage is asked about again soon after it, not in 5 minutes.
+        c.set("topic.metadata.refresh.interval.ms", "5000");
         if !self.properties.contains_key("delivery.timeout.ms") {
             c.set("message.timeout.ms", self.connect_timeout.as_millis().max(1000).to_string());
         }
