@@ -44,7 +44,7 @@ const CHILD: &str = "NODE_MEMORY_CHILD";
 /// Chips that are written before the output stalls: enough to fill the cache.
 const WRITTEN: usize = 250;
 /// What the last section of `config/default.toml` comes to with two cores, MiB.
-const FIGURE_MB: u64 = 1020;
+const FIGURE_MB: u64 = 1024;
 /// Pixels along the scene's edge at 10 m.
 const EDGE: usize = 8192;
 /// Its upper left corner in EPSG:32631, metres.
