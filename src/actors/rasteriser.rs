@@ -178,12 +178,23 @@ impl Rasteriser {
 
 /// Why a window gives no files.
 enum End {
-    /// There is something in its pixels that has to be judged, over all bands.
-    Unjudged,
     /// It is no use.
     Window(Verdict),
     /// It is, and yet there is no chip.
     Outcome(ChipOutcome),
+}
+
+/// Why an image ends before its last band.
+enum Stop {
+    /// There is something in its pixels that has to be judged, over all bands.
+    Unjudged,
+    End(End),
+}
+
+impl From<EncodeError> for Stop {
+    fn from(error: EncodeError) -> Self {
+        Self::End(error.into())
+    }
 }
 
 impl From<EncodeError> for End {
@@ -210,8 +221,6 @@ impl Encoding {
                 window.answer(verdict);
                 Made::Refused
             }
-            // Never: `encode` judges them.
-            Err(End::Unjudged) => Made::Refused,
         }
     }
 
@@ -252,18 +261,19 @@ impl Encoding {
         let mut image = self.images.lend();
         let plain = |band: usize, plane: &mut [u16]| match window.plain(band, plane) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(End::Unjudged),
-            Err(verdict) => Err(End::Window(verdict)),
+            Ok(false) => Err(Stop::Unjudged),
+            Err(verdict) => Err(Stop::End(End::Window(verdict))),
         };
         match encode_image(place, &bands, &borrowed(&known), plain, self.compression, &mut image) {
+            Ok(()) => {}
+            Err(Stop::End(end)) => return Err(end),
             // Few windows have any; these are cut once more.
-            Err(End::Unjudged) => {
+            Err(Stop::Unjudged) => {
                 let shares = window.cut(pixels).map_err(End::Window)?;
                 (provenance.nodata_fraction, provenance.suspect_fraction) = (shares.nodata, shares.suspect);
                 known = tags(&provenance);
                 encode_image(place, &bands, &borrowed(&known), planes(pixels), self.compression, &mut image)?;
             }
-            encoded => encoded?,
         }
         let mask = encode_mask(place, &self.look, &borrowed(&known), mask, self.compression)?;
         let name = self.names.name(&NameParts {

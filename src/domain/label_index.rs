@@ -31,11 +31,6 @@ impl Placed {
         shape.points().iter().flatten().all(|v| v.is_finite()).then_some(Self { shape, bounds, runs: OnceLock::new() })
     }
 
-    /// The shape.
-    pub fn shape(&self) -> &Polygon {
-        &self.shape
-    }
-
     /// What it takes in memory, its pixels included, bytes; those are a row each 10 m, as most shapes have it.
     pub fn bytes(&self) -> usize {
         let rows = ((self.bounds[3] - self.bounds[1]) / 10.0).clamp(1.0, 65_535.0) as usize + 1;

@@ -116,6 +116,10 @@ impl Answer {
                     status => Fault::RangeIgnored { asked, status: status.as_u16() },
                 });
             }
+            // HTTP/2 may send frames without data.
+            if piece.is_empty() {
+                continue;
+            }
             if piece.len() == limit {
                 whole = piece;
                 continue;
